@@ -1,0 +1,46 @@
+# make venv        installs everything into .venv (PYTHON=python3.12 chooses the interpreter)
+# make quickstart  trains and evaluates a ShiftResNet on real digits
+# make test        the test suite; make test-slow, the long tests too
+# make lint        formatting, lint and the one-way imports
+# make bench       speed of the shift on this device
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+
+.PHONY: venv quickstart test test-slow lint format bench clean
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[dev]'
+	@touch $@
+
+quickstart: venv
+	$(BIN)/python train.py --config=configs/quickstart.py --workdir=$(WORKDIR)
+	$(BIN)/python -m shift_jax.analysis.report --workdir=$(WORKDIR)
+
+test: venv
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: venv
+	$(BIN)/python benchmarks/shift.py
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
