@@ -1,0 +1,71 @@
+"""The 1,797 handwritten 8x8 digits that ship with scikit-learn: real data, no download."""
+
+import dataclasses
+
+import numpy as np
+
+from shift_jax.errors import InputError, did_you_mean
+
+_SPLITS = ("train", "test")
+# Fixed, so that no training seed ever moves an image between train and test.
+_SPLIT_SEED = 0
+_TEST_FRACTION = 0.2
+_MAX_INTENSITY = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsSource:
+    """Digits held in memory. A `Source`."""
+
+    images: np.ndarray
+    """uint8 [n, 8, 8, 1]."""
+    labels: np.ndarray
+    """int32 [n]."""
+    num_classes: int = 10
+    class_names: tuple[str, ...] = tuple("0123456789")
+    image_shape: tuple[int, int, int] = (8, 8, 1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+
+def load_digits(split: str, data_dir: str | None, image_size: int | None) -> DigitsSource:
+    """Opens the stratified "train" (1,437 images) or "test" (360) split.
+
+    Args:
+      split: "train" or "test".
+      data_dir: Unused: the images are part of scikit-learn.
+      image_size: None or 8, the size the digits have.
+
+    Returns:
+      The source, its intensities 0..16 scaled to 0..255.
+
+    Raises:
+      InputError: another split or size.
+    """
+    del data_dir
+    if split not in _SPLITS:
+        raise InputError(
+            f"digits has no split {split!r}; use one of: {', '.join(_SPLITS)}."
+            + did_you_mean(split, _SPLITS)
+        )
+    if image_size not in (None, 8):
+        raise InputError(
+            f"digits are 8x8 images and are not resized; set image_size to None or 8, "
+            f"not {image_size!r}."
+        )
+    import sklearn.datasets
+    import sklearn.model_selection
+
+    data = sklearn.datasets.load_digits()
+    indices = sklearn.model_selection.train_test_split(
+        np.arange(len(data.target)),
+        test_size=_TEST_FRACTION,
+        stratify=data.target,
+        random_state=_SPLIT_SEED,
+    )[_SPLITS.index(split)]
+    images = np.round(data.images[indices, :, :, None] * (255 / _MAX_INTENSITY))
+    return DigitsSource(images.astype(np.uint8), data.target[indices].astype(np.int32))
