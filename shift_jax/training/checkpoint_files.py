@@ -1,0 +1,158 @@
+"""The folder of one checkpoint: what is written to it, and how it is read back and checked.
+
+It holds two Orbax items: `state`, the arrays as nested dicts, and `manifest`, a JSON file with
+the configuration, the metrics, and type, shape and CRC-32 of every array. The manifest tells a
+model that its user changed from a damaged checkpoint, and finds flipped bits, which Orbax
+restores without a word.
+"""
+
+import json
+import textwrap
+import zlib
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from shift_jax.errors import InputError
+
+
+class DamagedError(InputError):
+    """A folder is no intact checkpoint; `why` is the reason alone."""
+
+    def __init__(self, folder: Path, why: str):
+        super().__init__(
+            f"{folder} is no checkpoint, or a damaged one ({why}); expected the folder of an "
+            "intact one, such as runs/x/checkpoints/1200."
+        )
+        self.why = why
+
+
+def as_items(state: Any, config: dict, metrics: dict[str, float]) -> ocp.args.Composite:
+    """Returns what Orbax is to save; raises `InputError` if `config` is not JSON-able."""
+    leaves = _by_name(state)
+    arrays = {name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()}
+    manifest = {
+        "config": config,
+        "metrics": metrics,
+        "tensors": {name: _describe(x) for name, x in leaves.items()},
+        "key_impls": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
+        "checksums": _checksums(arrays),
+    }
+    try:
+        # Through text and back, so that what the caller changes later is not saved.
+        manifest = json.loads(json.dumps(manifest))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The configuration cannot be stored in a checkpoint ({error}); use only dicts, "
+            "lists, strings, numbers, booleans and None."
+        ) from error
+    signed = {"checksum": _json_checksum(manifest), "content": manifest}
+    return ocp.args.Composite(
+        state=ocp.args.PyTreeSave(unflatten_dict(arrays, sep="/")),
+        manifest=ocp.args.JsonSave(signed),
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Returns the manifest in `folder`; raises `DamagedError`."""
+    try:
+        signed = json.loads((folder / "manifest" / "metadata").read_bytes())
+        manifest, checksum = signed["content"], signed["checksum"]
+    except OSError as error:
+        raise DamagedError(folder, f"its manifest: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(folder, "its manifest is not valid JSON") from error
+    if checksum != _json_checksum(manifest):
+        raise DamagedError(folder, "its manifest does not match its checksum")
+    return manifest
+
+
+def read_state(folder: Path, abstract_state: Any) -> Any:
+    """Returns the state in `folder`; raises `DamagedError`, or `InputError` for another model."""
+    manifest = read_manifest(folder)
+    leaves = _by_name(abstract_state)
+    saved, expected = manifest["tensors"], {name: _describe(x) for name, x in leaves.items()}
+    for name in expected | saved:
+        theirs, ours = saved.get(name, "missing"), expected.get(name, "missing")
+        if theirs != ours:
+            raise InputError(
+                f"Checkpoint {folder} is of another model: {name!r} is {theirs} there, {ours} "
+                "here; use the configuration of that run or another directory."
+            )
+    wanted = {name: ocp.ArrayRestoreArgs(sharding=x.sharding) for name, x in leaves.items()}
+    arrays = _read_arrays(folder, manifest, wanted)
+    for name, impl in manifest["key_impls"].items():
+        arrays[name] = jax.random.wrap_key_data(arrays[name], impl=impl)
+    restored = [arrays[name] for name in leaves]
+    return jax.tree.unflatten(jax.tree.structure(abstract_state), restored)
+
+
+def restore_variables(path: str | PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns `({"params": ..., "batch_stats": ...}, config)` of one checkpoint.
+
+    The variables are nested dicts of numpy arrays, whatever devices saved them. `path` is the
+    folder of one step, such as `runs/x/checkpoints/1200`; raises `InputError` if it is not, or
+    if it is damaged.
+    """
+    folder = Path(path).absolute()
+    variables = {"params": {}, "batch_stats": {}}
+    manifest = read_manifest(folder)
+    names = [name for name in manifest["tensors"] if name.split("/")[0] in variables]
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    arrays = _read_arrays(folder, manifest, dict.fromkeys(names, as_numpy))
+    return variables | unflatten_dict(arrays, sep="/"), manifest["config"]
+
+
+def _read_arrays(folder: Path, manifest: Mapping, wanted: Mapping[str, ocp.RestoreArgs]) -> dict:
+    """Returns the wanted arrays by name; raises `DamagedError`."""
+    tree = unflatten_dict(dict(wanted), sep="/")
+    args = ocp.args.PyTreeRestore(tree, restore_args=tree, partial_restore=True)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            arrays = flatten_dict(reader.restore(folder / "state", args=args), sep="/")
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # The machine's trouble, not the file's.
+    except Exception as error:  # Orbax has no common type for what it raises on damage.
+        raise DamagedError(folder, f"its arrays: {textwrap.shorten(str(error), 100)}") from error
+    for name, checksum in _checksums(arrays).items():
+        if checksum != manifest["checksums"].get(name, checksum):
+            raise DamagedError(folder, f"{name!r} does not match its checksum")
+    return arrays
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Returns the leaves in order, by names such as `params/stem/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _describe(leaf: Any) -> str:
+    """Returns the type and shape of an array, abstract or not, such as `float32[3,4]`."""
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _json_checksum(content: Any) -> int:
+    return zlib.crc32(json.dumps(content).encode())
+
+
+def _checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the CRC-32 of the arrays, less those of which this process has only a part."""
+    whole = {
+        name: x
+        for name, x in arrays.items()
+        if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated
+    }
+    whole = jax.device_get(whole)  # All in one call: the copies overlap.
+    # As bytes, because numpy gives no buffer of bfloat16.
+    as_bytes = {n: np.ascontiguousarray(x).reshape(-1).view(np.uint8) for n, x in whole.items()}
+    return {name: zlib.crc32(x) for name, x in as_bytes.items()}

@@ -1,0 +1,237 @@
+"""Checkpoints of one run: saved in the background, the newest and the best kept.
+
+What is in the folder of one checkpoint, `checkpoint_files` knows.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+
+from shift_jax.errors import InputError, did_you_mean
+from shift_jax.training.checkpoint_files import (
+    DamagedError,
+    as_items,
+    read_manifest,
+    read_state,
+    restore_variables,
+)
+
+__all__ = ["Checkpoints", "find_checkpoint", "restore_variables"]
+
+
+class Checkpoints(contextlib.AbstractContextManager):
+    """The checkpoints of one run, in a directory that no other run may have open.
+
+    In a multi-process run, every process makes the same calls. Use it as a context manager, or
+    call `close`, so that the last save is finished.
+    """
+
+    def __init__(
+        self,
+        directory: str | PathLike,
+        *,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        best_metric: str = "top1",
+        best_mode: Literal["max", "min"] = "max",
+    ):
+        """Opens or creates `directory`, and removes what a killed run left half-written there.
+
+        The `keep_latest` newest (1 or more) and the `keep_best` best checkpoints are kept. Of
+        equal values of `best_metric` the newer is the better one; a checkpoint without metrics,
+        or with NaN, is never among the best. Raises `InputError` for values out of range.
+        """
+        if keep_latest < 1 or keep_best < 0 or best_mode not in ("max", "min"):
+            raise InputError(
+                "Checkpoints need keep_latest >= 1, keep_best >= 0 and best_mode 'max' or 'min', "
+                f"but got {keep_latest}, {keep_best} and {best_mode!r}."
+            )
+        self._directory = Path(directory).absolute()
+        self._best_metric = best_metric
+        self._policy = _NewestAndBest(keep_latest, keep_best, 1 if best_mode == "max" else -1)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy,
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,  # Else damaged metadata could stop us here.
+            ),
+        )
+        for step in self._manager.all_steps():
+            try:
+                metrics = read_manifest(self._directory / str(step))["metrics"]
+            except DamagedError:
+                continue  # Unranked; `restore_latest` reports it, if it matters.
+            self._policy.values[step] = metrics.get(best_metric, math.nan)
+
+    def save(
+        self, step: int, state: Any, *, config: dict, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Starts to save `state`, a pytree of arrays, which may be donated once this returns.
+
+        `config`, a JSON-able dict, is what it takes to build the model again. Waits for the
+        previous save and raises its error, if it failed. Raises `InputError` if a checkpoint of
+        this or a later step exists, if `metrics` lack the one that ranks checkpoints, or if
+        `config` is not JSON-able.
+        """
+        latest = self.latest_step
+        if latest is not None and step <= latest:
+            raise InputError(
+                f"Step {step} cannot be saved in {self._directory}: step {latest} is there, and "
+                "steps must increase; continue from that step or use another directory."
+            )
+        metrics = {name: float(value) for name, value in (metrics or {}).items()}
+        if metrics and self._best_metric not in metrics:
+            raise InputError(
+                f"Checkpoints are ranked by {self._best_metric!r}, which is not among the metrics "
+                f"{', '.join(metrics)}.{did_you_mean(self._best_metric, metrics)}"
+            )
+        items = as_items(state, config, metrics)
+        self._policy.values[step] = metrics.get(self._best_metric, math.nan)
+        self._manager.save(step, args=items, force=True)
+
+    def steps(self) -> list[int]:
+        """Returns the steps that are completely saved, ascending; waits for a running save."""
+        self.wait()
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest step, None without checkpoints; waits for a running save."""
+        return max(self.steps(), default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The best step by the metric, None if none has it; waits for a running save."""
+        return next(iter(self._policy.best_first(self.steps())), None)
+
+    def restore(self, abstract_state: Any, step: int) -> Any:
+        """Returns the state saved at `step`.
+
+        `abstract_state` is its pytree with a `jax.ShapeDtypeStruct` for every array, each with
+        the sharding to restore it to, on any devices. Raises `InputError` if there is no such
+        step, if it is damaged, or if it is of another model.
+        """
+        self.wait()
+        return read_state(self._directory / str(step), abstract_state)
+
+    def restore_latest(self, abstract_state: Any) -> tuple[Any, int] | None:
+        """Returns the newest readable state and its step, or None without checkpoints.
+
+        Newer, damaged ones are moved to `damaged_checkpoints` beside the directory, with an absl
+        warning each, so that their steps can be saved again; only, though, once an older one was
+        read: if all fail, the cause may not be the files. Raises `InputError` if none is
+        readable, or if the newest intact one is of another model than `abstract_state`.
+        """
+        damaged = {}
+        for step in reversed(self.steps()):
+            try:
+                state = read_state(self._directory / str(step), abstract_state)
+            except DamagedError as error:
+                damaged[step] = error.why
+                continue
+            if damaged:
+                self._set_aside(damaged, step)
+            return state, step
+        if damaged:
+            raise InputError(
+                f"No checkpoint in {self._directory} is readable, the reasons by step being "
+                f"{damaged}; repair one, or use another directory to start anew."
+            )
+        return None
+
+    def wait(self) -> None:
+        """Waits for the running save; raises its error, once, if it failed."""
+        try:
+            self._manager.wait_until_finished()
+        except BaseException:
+            self._manager.reload()  # Orbax already forgot those to be removed after the save.
+            raise
+
+    def close(self) -> None:
+        """Waits for the running save and ends the threads; raises the save's error."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _set_aside(self, damaged: dict[int, str], used: int) -> None:
+        """Moves the damaged steps away; called once every process is done reading them."""
+        parent = self._directory.parent / "damaged_checkpoints"
+        for step, why in damaged.items() if jax.process_index() == 0 else ():
+            names = itertools.chain([f"{step}"], (f"{step}-{n}" for n in itertools.count(2)))
+            target = next(parent / name for name in names if not (parent / name).exists())
+            parent.mkdir(exist_ok=True)
+            (self._directory / str(step)).rename(target)
+            logging.warning(
+                "Checkpoint %d is damaged (%s) and was moved to %s; step %d is restored instead.",
+                *(step, why, target, used),
+            )
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
+
+
+def find_checkpoint(
+    directory: str | PathLike, which: Literal["latest", "best"], best_metric: str
+) -> Path:
+    """Returns the folder of the newest checkpoint, or of the one with the largest metric.
+
+    Only reads, so that it can look at the checkpoints of a run that is still training. Raises
+    `InputError` if there is none, or none with that metric.
+    """
+    directory = Path(directory).absolute()
+    entries = directory.iterdir() if directory.is_dir() else ()
+    steps = sorted(int(entry.name) for entry in entries if entry.name.isdigit())
+    if which == "best":
+        policy = _NewestAndBest(1, 1, sign=1)
+        for step in steps:
+            with contextlib.suppress(DamagedError):
+                metrics = read_manifest(directory / str(step))["metrics"]
+                policy.values[step] = metrics.get(best_metric, math.nan)
+        steps = policy.best_first(steps)[:1]
+    if not steps:
+        with_metric = f" with the metric {best_metric!r}" if which == "best" else ""
+        raise InputError(
+            f"There is no checkpoint{with_metric} in {directory}: train for longer, or name "
+            "another run."
+        )
+    return directory / str(steps[-1])
+
+
+@dataclasses.dataclass
+class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the newest and the best steps, ranked by `sign * values[step]`.
+
+    Orbax's own `BestN` sorts NaN anywhere, and takes the metrics of earlier runs from files that
+    stop its manager if they are damaged.
+    """
+
+    keep_latest: int
+    keep_best: int
+    sign: int
+    values: dict[int, float] = dataclasses.field(default_factory=dict)
+
+    def best_first(self, steps: Iterable[int]) -> list[int]:
+        """Returns the ranked ones of `steps`, best first."""
+        ranked = [step for step in steps if not math.isnan(self.values.get(step, math.nan))]
+        return sorted(ranked, key=lambda step: (self.sign * self.values[step], step), reverse=True)
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Returns for each checkpoint whether to keep it; called by Orbax at every save."""
+        steps = sorted(info.step for info in checkpoints)
+        kept = {*steps[-self.keep_latest :], *self.best_first(steps)[: self.keep_best]}
+        return [info.step in kept for info in checkpoints]
