@@ -1,0 +1,97 @@
+"""The convolutional blocks that the paper compares its CSC module with, on CIFAR."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from shift_jax.layers import Initializer, batch_norm, he_init
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+class BasicBlock(nn.Module):
+    """ResNet's basic module: 3×3(stride)-BN-ReLU-3×3-BN, shortcut, ReLU after the sum.
+
+    Attributes:
+      features: output channels.
+      middle_factor: the first convolution has int(features / middle_factor) filters.
+      always_project: a projection shortcut even where the shape does not change.
+    """
+
+    features: int
+    stride: int = 1
+    middle_factor: float = 1.0
+    always_project: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    kernel_init: Initializer = he_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool = False):
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = partial(_conv, padding=1, kernel_init=self.kernel_init, **types)
+        y = conv(int(self.features / self.middle_factor), 3, self.stride, name="conv1")(x)
+        y = nn.relu(batch_norm(train, name="norm1", **types)(y))
+        y = conv(self.features, 3, name="conv2")(y)
+        y = batch_norm(train, name="norm2", **types)(y)
+        shortcut = _shortcut(self, x, train, self.always_project)
+        return nn.relu(shortcut + y)
+
+
+class DepthwiseBlock(nn.Module):
+    """The authors' depthwise baseline of the CSC module.
+
+    1×1-BN-ReLU, depthwise 3×3-BN, 1×1(stride)-BN, shortcut, ReLU after the sum.
+
+    Attributes:
+      features: output channels.
+      expansion: E; the middle has int(E · features) channels.
+    """
+
+    features: int
+    stride: int = 1
+    expansion: float = 1
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    kernel_init: Initializer = he_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool = False):
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = partial(_conv, kernel_init=self.kernel_init, **types)
+        middle = int(self.expansion * self.features)
+        y = conv(middle, 1, name="conv1")(x)
+        y = nn.relu(batch_norm(train, name="norm1", **types)(y))
+        y = conv(middle, 3, padding=1, feature_group_count=middle, name="depthwise")(y)
+        y = batch_norm(train, name="depthwise_norm", **types)(y)
+        y = conv(self.features, 1, self.stride, name="conv2")(y)
+        y = batch_norm(train, name="norm2", **types)(y)
+        return nn.relu(_shortcut(self, x, train) + y)
+
+
+def _conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **kwargs) -> nn.Conv:
+    return nn.Conv(
+        features, (kernel_size,) * 2, (stride,) * 2, padding=padding, use_bias=False, **kwargs
+    )
+
+
+def _shortcut(block: BasicBlock | DepthwiseBlock, x, train: bool, always_project: bool = False):
+    """The input itself, or its strided 1×1 convolution and BatchNorm where the shape changes."""
+    types = {"dtype": block.dtype, "param_dtype": block.param_dtype}
+    if block.stride == 1 and x.shape[-1] == block.features and not always_project:
+        return x
+    x = _conv(
+        block.features,
+        1,
+        block.stride,
+        kernel_init=block.kernel_init,
+        name="conv_shortcut",
+        **types,
+    )(x)
+    return batch_norm(train, name="norm_shortcut", **types)(x)
