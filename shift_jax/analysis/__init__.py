@@ -1,0 +1,1 @@
+"""Counts, reports and figures."""

@@ -1,0 +1,1 @@
+"""The shift fused with the pointwise convolution that follows it."""

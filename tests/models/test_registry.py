@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import shift_jax
+from shift_jax import create_model, list_models
+from shift_jax.errors import InputError
+from shift_jax.models import model_record
+
+
+def test_patterns_select_names():
+    assert list_models("shiftresnet*") == ["shiftresnet110", "shiftresnet20", "shiftresnet56"]
+    assert "resnet20" in list_models()
+    assert list_models("vit*") == []
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_has_its_shapes_and_float32_logits(name):
+    model = create_model(name, num_classes=7, dtype=jnp.bfloat16)
+    images = jnp.zeros((2, *model_record(name).image_shape))
+    logits, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
+    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
+    assert set(variables) == {"params", "batch_stats"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("shiftresnet21", {}, "no model named 'shiftresnet21'. Did you mean 'shiftresnet20'"),
+        ("shiftresnet20", {"expansoin": 3}, "no argument 'expansoin'.*Did you mean 'expansion'"),
+        ("shiftresnet20", {"num_classes": 0}, "num_classes is 0"),
+        ("shiftresnet20", {"module": "cs2"}, "expected 'csc' or 'sc2'"),
+        ("shiftresnet20", {"initialization": "torch"}, "expected 'he' or 'pytorch'"),
+        ("resnet20", {"expansion": 3}, "give reduction='module' or 'net' too"),
+        ("resnet20", {"reduction": "width"}, "expected None, 'module' or 'net'"),
+        ("resnet20", {"reduction": "net"}, "takes either expansion=1, 3, 6 or 9 or factor"),
+        ("resnet20", {"reduction": "net", "expansion": 2}, "only for 1, 3, 6, 9"),
+        ("resnet20", {"reduction": "module", "factor": 0.5}, "factor is 0.5"),
+        ("resnet20", {"reduction": "module", "factor": 17}, "leaves no filter"),
+        ("resnet20", {"reduction": "net", "factor": 300}, "leaves no filter"),
+        ("resnet20", {"shortcut": "pool"}, "expected 'identity' or 'projection'"),
+    ],
+)
+def test_bad_arguments(name, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        create_model(name, **arguments)
+
+
+def test_importing_the_package_needs_only_jax_flax_and_numpy():
+    heavy = "tensorflow grain orbax optax clu ml_collections sklearn matplotlib PIL"
+    # Flax itself imports optax and orbax where they are installed, so their absence is simulated.
+    code = f"""
+import sys
+for name in {heavy.split()!r}:
+    if name not in ("optax", "orbax"):
+        sys.modules[name] = None
+import shift_jax, shift_jax.ops, shift_jax.layers, shift_jax.models
+shift_jax.create_model("shiftresnet20")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version_is_the_package_version():
+    assert shift_jax.__version__.count(".") == 2

@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from shift_jax.errors import InputError
+from shift_jax.ops import shift_conv, shift_offsets
+from tests.ops.reference import loop_shift
+
+
+def random(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def reference(
+    x, w, bias=None, scale=None, offset=None, prologue_relu=False, residual=None, relu=False,
+    stride=1, offsets=None,
+):  # fmt: skip
+    """Float64 numpy, one step of the definition after the other."""
+    x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
+    x = x if scale is None else x * np.asarray(scale, np.float64)
+    x = x if offset is None else x + np.asarray(offset, np.float64)
+    x = np.maximum(x, 0) if prologue_relu else x
+    y = loop_shift(x, offsets)[..., ::stride, ::stride, :] @ w
+    y = y if bias is None else y + np.asarray(bias, np.float64)
+    y = y if residual is None else y + np.asarray(residual, np.float64)
+    return np.maximum(y, 0) if relu else y
+
+
+EVERYTHING = {
+    "bias": random(5, seed=2),
+    "scale": random(20, seed=3),
+    "offset": random(20, seed=4),
+    "prologue_relu": True,
+    "relu": True,
+}
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 7, 6, 20), (5, 1, 20), (2, 1, 2, 3, 20)])
+@pytest.mark.parametrize("extra", [{}, *({k: v} for k, v in EVERYTHING.items()), EVERYTHING])
+def test_equals_the_definition(shape, stride, extra):
+    x, w = random(*shape), random(20, 5, seed=1)
+    y = shift_conv(x, w, kernel_size=3, dilation=2, stride=stride, **extra)
+    expected = reference(x, w, stride=stride, offsets=shift_offsets(20, 3, 2), **extra)
+    assert y.shape == (*shape[:-3], -(-shape[-3] // stride), -(-shape[-2] // stride), 5)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_residual_is_added_before_the_relu():
+    x, w, residual = random(2, 5, 5, 20), random(20, 5, seed=1), random(2, 3, 3, 5, seed=5)
+    y = shift_conv(x, w, stride=2, residual=residual, relu=True)
+    expected = reference(x, w, stride=2, residual=residual, relu=True, offsets=shift_offsets(20))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_from_outside_are_zero_after_the_prologue():
+    x, w = jnp.zeros((1, 1, 1, 9)), jnp.eye(9)
+    y = shift_conv(x, w, offset=jnp.ones(9))
+    # Only the centre channel sees the one pixel, whose prologue gives 1.
+    assert y.ravel().tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_every_argument_gets_its_gradient():
+    arguments = {
+        "x": random(2, 4, 3, 20),
+        "w": random(20, 5, seed=1),
+        "bias": random(5, seed=2),
+        "scale": random(20, seed=3),
+        "offset": random(20, seed=4),
+        "residual": random(2, 2, 2, 5, seed=5),
+    }
+    with jax.enable_x64(True):
+        arguments = {key: jnp.asarray(value, jnp.float64) for key, value in arguments.items()}
+
+        def op(arguments):
+            y = shift_conv(**arguments, stride=2, prologue_relu=True, relu=True)
+            return jnp.sum(y**2)
+
+        check_grads(op, (arguments,), order=2, modes=["rev", "fwd"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_bfloat16_rounds_once(with_bias):
+    x, w = random(2, 6, 6, 90, dtype=jnp.bfloat16), random(90, 7, seed=1, dtype=jnp.bfloat16)
+    bias = random(7, seed=2, dtype=jnp.bfloat16) if with_bias else None
+    y = shift_conv(x, w, bias)
+    assert y.dtype == jnp.bfloat16
+    wide = reference(
+        np.asarray(x, np.float32), np.asarray(w, np.float32), offsets=shift_offsets(90)
+    )
+    wide = wide + (0 if bias is None else np.asarray(bias, np.float64))
+    # Half a unit in the last of bfloat16's 8 bits, and float32's own rounding.
+    np.testing.assert_allclose(np.asarray(y, np.float64), wide, rtol=2**-8, atol=1e-4)
+
+
+def test_explicit_offsets_and_interleaved_order():
+    x, w = random(1, 5, 5, 20), random(20, 5, seed=1)
+    by_order = shift_conv(x, w, order="interleaved")
+    explicit = shift_conv(x, w, offsets=shift_offsets(20, order="interleaved"))
+    np.testing.assert_array_equal(by_order, explicit)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"w": jnp.zeros((8, 5))}, r"w has shape \(8, 5\), expected \(9, features\)"),
+        ({"x": jnp.zeros((4, 9))}, "expected .*height, width"),
+        ({"bias": jnp.zeros(4)}, r"bias has shape \(4,\), expected \(5,\)"),
+        ({"scale": jnp.zeros(5)}, r"scale has shape \(5,\), expected \(9,\)"),
+        ({"offset": jnp.zeros((1, 9))}, r"offset has shape \(1, 9\), expected \(9,\)"),
+        ({"residual": jnp.zeros((1, 4, 4, 5)), "stride": 2}, r"expected \(1, 2, 2, 5\)"),
+        ({"stride": 0}, "stride is 0, expected a positive integer"),
+        ({"kernel_size": 2}, "kernel_size is 2"),
+        ({"offsets": np.zeros((5, 2), int)}, r"expected integers of shape \(9, 2\)"),
+        ({"implementation": "xls"}, "implementation is 'xls', .*Did you mean 'xla'"),
+    ],
+)
+def test_bad_arguments(changes, sentence):
+    arguments = {"x": jnp.zeros((1, 4, 4, 9)), "w": jnp.zeros((9, 5)), **changes}
+    with pytest.raises(InputError, match=sentence):
+        shift_conv(arguments.pop("x"), arguments.pop("w"), **arguments)
