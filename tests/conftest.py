@@ -1,6 +1,7 @@
 """Tests run on the CPU, with eight simulated devices for what concerns several."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -8,6 +9,12 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Many tests compile the same train step. The workers and the command lines that tests start
+    # inherit the folder; it lasts as long as the run.
+    _compiled = tempfile.TemporaryDirectory(prefix="shift_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import pytest
 

@@ -1,0 +1,38 @@
+"""Evaluates a run's newest or best checkpoint, or any one checkpoint, over a whole split.
+
+    python eval.py --workdir=runs/quickstart
+    python eval.py --workdir=runs/quickstart --which=best --split=train
+    python eval.py --checkpoint=runs/quickstart/checkpoints/1200
+
+Prints top-1 and top-5 and writes metrics.json.
+"""
+
+import sys
+
+from absl import flags
+
+from shift_jax.training import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; needs no --checkpoint.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of one checkpoint.")
+_WHICH = flags.DEFINE_enum("which", "latest", ["latest", "best"], "Which one of --workdir.")
+_SPLIT = flags.DEFINE_string("split", None, "Split to evaluate; default: the config's.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is; default: the config's.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file; default: metrics.json in the workdir.")
+
+
+def main() -> None:
+    from shift_jax.training.evaluation import evaluate_and_report
+
+    evaluate_and_report(
+        workdir=_WORKDIR.value,
+        checkpoint=_CHECKPOINT.value,
+        which=_WHICH.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        output=_OUTPUT.value,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,173 @@
+"""Image classification: softmax cross-entropy, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from shift_jax import data
+from shift_jax.errors import InputError
+from shift_jax.models import create_model
+
+if TYPE_CHECKING:
+    from flax import linen as nn
+    from ml_collections import ConfigDict
+
+
+class Classification:
+    """The classification task; implements `shift_jax.tasks.Task`.
+
+    A batch has "image" uint8 [B, H, W, C] and "label" int32 [B]; evaluation batches have "mask"
+    bool [B] too.
+
+    Args:
+      config: the experiment's; `configs/common.py` explains its fields.
+
+    Raises:
+      InputError: a dataset, model or batch size that does not exist or does not fit.
+    """
+
+    best_metric = "top1"
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self.eval_batch_size = config.eval_batch_size
+        self.eval_split = config.data.eval_split
+
+    def source(self, split: str) -> data.Source:
+        """The examples of one split, in a fixed order."""
+        settings = self.config.data
+        return data.load_source(
+            settings.name,
+            split,
+            data_dir=settings.data_dir or None,
+            image_size=settings.image_size or None,
+        )
+
+    @cached_property
+    def _train_source(self) -> data.Source:
+        return self.source(self.config.data.train_split)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network, with as many outputs as the dataset has classes."""
+        arguments = self.config.model.to_dict()
+        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+        return create_model(
+            arguments.pop("name"), num_classes=self._train_source.num_classes, **arguments
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        return self._train_source.image_shape
+
+    @property
+    def examples_per_epoch(self) -> int:
+        return len(self._train_source)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return data.steps_per_epoch(
+            self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
+        )
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        remainder = self.examples_per_epoch % self.config.batch_size
+        if self.config.data.drop_remainder or not remainder:
+            return (self.config.batch_size,)
+        if self.examples_per_epoch < self.config.batch_size:
+            return (remainder,)
+        return (self.config.batch_size, remainder)
+
+    def train_batches(self, start_step: int) -> Iterator[dict]:
+        settings = self.config.data
+        return data.train_batches(
+            self._train_source,
+            data.pad_crop_flip(settings.pad, settings.flip),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            drop_remainder=settings.drop_remainder,
+            start_step=start_step,
+            num_workers=settings.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def eval_batches(self, split: str) -> Iterator[dict]:
+        return data.eval_batches(
+            self.source(split),
+            batch_size=self.eval_batch_size,
+            num_workers=self.config.data.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def init(self, rng: jax.Array) -> dict:
+        return self.model.init(rng, jnp.zeros((1, *self.image_shape)), train=False)
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Returns uint8 [B, H, W, C] in 0..255 as float32 with the dataset's mean and deviation."""
+        mean = np.asarray(self.config.data.mean, np.float32)
+        deviation = np.asarray(self.config.data.std, np.float32)
+        for name, values in (("mean", mean), ("std", deviation)):
+            if values.shape != images.shape[-1:]:
+                raise InputError(
+                    f"data.{name} has {values.size} values, expected one for each of the images' "
+                    f"{images.shape[-1]} channels."
+                )
+        return (images.astype(jnp.float32) / 255 - mean) / deviation
+
+    def logits(self, variables: dict, images: jax.Array) -> jax.Array:
+        """Returns float32 [B, classes] for uint8 images [B, H, W, C], in inference mode."""
+        return self.model.apply(variables, self.normalize(images), train=False)
+
+    def loss(self, variables: dict, batch: dict, rng: jax.Array):
+        logits, mutated = self.model.apply(
+            variables,
+            self.normalize(batch["image"]),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], logits.shape[-1]), self.config.label_smoothing
+        )
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        top1 = (logits.argmax(-1) == batch["label"]).mean()
+        return loss, (mutated.get("batch_stats", {}), {"top1": top1})
+
+    def evaluation_sums(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
+        logits = self.logits(variables, batch["image"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        hit = partial(_in_top, logits, batch["label"])
+        return {
+            "examples": batch["mask"].sum(),
+            "loss": jnp.where(batch["mask"], losses, 0).sum(),
+            "top1": (batch["mask"] & hit(1)).sum(),
+            "top5": (batch["mask"] & hit(min(5, logits.shape[-1]))).sum(),
+        }
+
+    def summarize(self, sums: dict[str, float]) -> dict[str, float]:
+        """Returns the mean loss, "top1" and "top5" as fractions, and the number of examples."""
+        examples = sums["examples"]
+        if not examples:
+            raise InputError("The split to evaluate has no examples: name another split.")
+        return {
+            "loss": sums["loss"] / examples,
+            "top1": sums["top1"] / examples,
+            "top5": sums["top5"] / examples,
+            "examples": int(examples),
+        }
+
+
+def _in_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Whether each label is among its k largest logits; equal logits count lower classes first."""
+    return (jax.lax.top_k(logits, k)[1] == labels[:, None]).any(axis=-1)

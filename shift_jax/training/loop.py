@@ -1,0 +1,227 @@
+"""The one training loop, for every task."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+
+from shift_jax.errors import InputError
+from shift_jax.tasks import Task, make_task
+from shift_jax.training.checkpoints import Checkpoints
+from shift_jax.training.evaluation import evaluate
+from shift_jax.training.mesh import check_divides, make_mesh, to_devices
+from shift_jax.training.metrics import Pace, RunLog, SilentLog
+from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.step import (
+    TrainState,
+    abstract_state,
+    init_state,
+    make_eval_step,
+    make_train_step,
+)
+from shift_jax.training.stopping import StoppedError, StopRequest
+from shift_jax.training.workdir import as_dict, claim_workdir
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+# Steps whose metrics may still be on their way while the next ones are dispatched.
+_STEPS_IN_FLIGHT = 2
+
+
+class DivergedError(InputError):
+    """The loss or the gradient is no longer finite."""
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    should_stop: Callable[[int], bool] = lambda step: False,
+) -> dict[str, float]:
+    """Trains to the end of the config's schedule, from the newest checkpoint if there is one.
+
+    Args:
+      config: the experiment; `configs/common.py` explains its fields.
+      workdir: folder of config.json, history.jsonl, checkpoints/ and tensorboard/.
+      devices: what to train on; None is all devices of all hosts.
+      should_stop: called with the number of steps taken; True saves and stops.
+
+    Returns:
+      The last evaluation's metrics.
+
+    Raises:
+      InputError: a bad config, dataset, model, batch size or workdir.
+      DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
+      StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
+    """
+    return _Trainer(config, Path(workdir), devices).run(should_stop)
+
+
+class _Trainer:
+    """One run: what `train` sets up, and the loop over its steps."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None):
+        self.config = config
+        self.workdir = workdir
+        self.mesh = make_mesh(devices)
+        self.task = make_task(config)
+        _check_batches(self.task, self.mesh)
+        steps_per_epoch = self.task.steps_per_epoch
+        self.total_steps = math.ceil(config.epochs * steps_per_epoch)
+        self.eval_every_steps = max(1, round(config.eval_every_epochs * steps_per_epoch))
+        self.schedule = make_schedule(config.schedule, steps_per_epoch, self.total_steps)
+        self.optimizer = make_optimizer(config.optimizer, self.schedule, steps_per_epoch)
+        self.train_step = make_train_step(self.task, self.optimizer, self.mesh)
+        self.eval_step = make_eval_step(self.task, self.mesh)
+
+    def run(self, should_stop: Callable[[int], bool]) -> dict[str, float]:
+        setup = (self.task, self.optimizer, self.config.seed, self.mesh)
+        template = abstract_state(*setup)
+        is_first_process = jax.process_index() == 0
+        claim_workdir(self.workdir, as_dict(self.config), write=is_first_process)
+        with Checkpoints(
+            self.workdir / "checkpoints",
+            keep_latest=self.config.keep_latest,
+            keep_best=self.config.keep_best,
+            best_metric=self.task.best_metric,
+        ) as checkpoints:
+            restored = checkpoints.restore_latest(template)
+            state, start_step = restored if restored else (init_state(*setup), 0)
+            log = self._open_log(start_step) if is_first_process else SilentLog()
+            try:
+                log.say(self._opening(template, start_step))
+                if start_step == self.total_steps:
+                    return self._evaluate(state, start_step, log)
+                with StopRequest() as stop:
+                    return self._steps(state, start_step, checkpoints, log, stop, should_stop)
+            except DivergedError as error:
+                last = checkpoints.latest_step
+                kept = "no checkpoint was saved before"
+                if last is not None:
+                    kept = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(last)}"
+                raise DivergedError(
+                    f"{error}: training stopped, {kept}; lower schedule.learning_rate or set "
+                    "optimizer.clip_norm, in a new workdir."
+                ) from None
+            finally:
+                log.close()
+
+    def _steps(
+        self,
+        state: TrainState,
+        start_step: int,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        stop: StopRequest,
+        should_stop: Callable[[int], bool],
+    ) -> dict[str, float]:
+        watch = _Watch(log)
+        pace = Pace()
+        batches = to_devices(self.task.train_batches(start_step), self.mesh)
+        for step in range(start_step + 1, self.total_steps + 1):
+            batch = next(batches)
+            state, step_metrics = self.train_step(state, batch)
+            watch.push(step, step_metrics)
+            pace.step(images=len(next(iter(batch.values()))))
+            is_last = step == self.total_steps
+            stopping = stop.requested or should_stop(step)
+            evaluating = is_last or step % self.eval_every_steps == 0
+            if evaluating or stopping or step % self.config.log_every_steps == 0:
+                log.report(
+                    step,
+                    watch.means()
+                    | {"learning_rate": float(self.schedule(step - 1))}
+                    | pace.report(steps_left=self.total_steps - step),
+                )
+            if evaluating:
+                metrics = self._evaluate(state, step, log)
+                checkpoints.save(step, state, config=as_dict(self.config), metrics=metrics)
+                pace.pause()
+            elif stopping:
+                checkpoints.save(step, state, config=as_dict(self.config))
+            if stopping and not is_last:
+                checkpoints.wait()
+                raise StoppedError(step, stop.signal)
+        return metrics
+
+    def _evaluate(self, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        split = self.task.eval_split
+        metrics = evaluate(self.task, variables, split, self.eval_step, self.mesh)
+        log.evaluation(step, split, metrics)
+        return metrics
+
+    def _open_log(self, start_step: int) -> RunLog:
+        return RunLog(
+            self.workdir,
+            start_step=start_step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.task.steps_per_epoch,
+            tensorboard=self.config.tensorboard,
+        )
+
+    def _opening(self, template: TrainState, start_step: int) -> str:
+        if start_step == self.total_steps:
+            return (
+                f"{self.workdir} is trained to its last step, {start_step}; evaluating it again. "
+                "Delete the folder to train anew."
+            )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(template.params))
+        device = self.mesh.devices.flat[0].device_kind
+        doing = f"Resuming at step {start_step}" if start_step else "Training from the start"
+        return (
+            f"{doing}: {parameters:,} parameters, {self.task.examples_per_epoch:,} examples, "
+            f"{self.task.steps_per_epoch} steps an epoch, on {self.mesh.size} × {device}, "
+            f"workdir {self.workdir}"
+        )
+
+
+class _Watch:
+    """Collects the steps' metrics a little late, and stops the run when one is not finite."""
+
+    def __init__(self, log: RunLog):
+        self._log = log
+        self._coming: collections.deque = collections.deque()
+        self._since_means: list[dict[str, float]] = []
+
+    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self._coming.append((step, metrics))
+        if len(self._coming) > _STEPS_IN_FLIGHT:
+            self._take()
+
+    def means(self) -> dict[str, float]:
+        """Waits for all steps and returns the means over those since the last call."""
+        while self._coming:
+            self._take()
+        steps, self._since_means = self._since_means, []
+        keys = sorted(steps[0], key=lambda key: (key != "loss", key))
+        return {key: sum(step[key] for step in steps) / len(steps) for key in keys}
+
+    def _take(self) -> None:
+        step, metrics = self._coming.popleft()
+        values = {key: float(value) for key, value in metrics.items()}
+        self._log.train_step(step, values)
+        self._since_means.append(values)
+        for key in ("loss", "gradient_norm"):
+            if not math.isfinite(values[key]):
+                raise DivergedError(f"The {key.replace('_', ' ')} is {values[key]} at step {step}")
+
+
+def _check_batches(task: Task, mesh) -> None:
+    for size in task.batch_sizes:
+        is_whole = size == max(task.batch_sizes)
+        check_divides(
+            mesh,
+            size,
+            "The training batch" if is_whole else "The last training batch of an epoch",
+            f"set batch_size to a multiple of {mesh.size}"
+            if is_whole
+            else "set data.drop_remainder=True or another batch_size",
+        )

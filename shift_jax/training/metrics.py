@@ -1,0 +1,204 @@
+"""Where metrics go: a bar on a terminal or plain lines in a log, and TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+import tqdm
+from clu import metric_writers
+
+from shift_jax.training.workdir import History
+
+
+class ConsoleWriter(metric_writers.LoggingWriter):
+    """A clu metric writer for people: a progress bar on a terminal, else one line a report.
+
+    Args:
+      total_steps: of the run.
+      start_step: where this process starts.
+      steps_per_epoch: to show the epoch.
+      file: where to print, by default stderr; a bar when it is a terminal.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int,
+        steps_per_epoch: int,
+        file: TextIO | None = None,
+    ):
+        super().__init__()
+        file = sys.stderr if file is None else file
+        self._total_steps = total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._file = file
+        self._bar = tqdm.tqdm(
+            total=total_steps,
+            initial=start_step,
+            file=file,
+            disable=not file.isatty(),
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{postfix}",
+        )
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Shows the present state: in the bar, or as a line."""
+        if self._bar.disable:
+            self.write_line(step, scalars)
+        else:
+            self._bar.set_postfix_str(" | ".join(_readable(scalars)), refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def write_line(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Prints a line that stays."""
+        position = f"step {step}/{self._total_steps} | epoch {step / self._steps_per_epoch:.1f}"
+        self.say(" | ".join([position, *_readable(scalars)]))
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence without breaking the bar."""
+        self._bar.write(sentence, file=self._file)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class RunLog:
+    """All that a run tells: console, TensorBoard and `history.jsonl`.
+
+    Args:
+      workdir: the run's folder.
+      start_step: where this process starts; the history's later lines are dropped.
+      total_steps: of the run.
+      steps_per_epoch: to show the epoch.
+      tensorboard: whether to write TensorBoard event files.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        tensorboard: bool,
+    ):
+        self._history = History(workdir, start_step)
+        self._console = ConsoleWriter(total_steps, start_step, steps_per_epoch)
+        self._tensorboard = None
+        if tensorboard:
+            writer = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+            self._tensorboard = metric_writers.AsyncWriter(writer)
+
+    def train_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records one step's metrics; `report` writes them out."""
+        self._history.add(step, "train", **metrics)
+
+    def report(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Shows the state of training."""
+        self._console.write_scalars(step, scalars)
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, {f"train/{k}": v for k, v in scalars.items()})
+        self._history.flush()
+
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Shows and records the metrics of a whole split."""
+        self._console.write_line(step, {f"{split} {key}": value for key, value in metrics.items()})
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, {f"{split}/{k}": v for k, v in metrics.items()})
+        self._history.add(step, "eval", split=split, **metrics)
+        self._history.flush()
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._console.say(sentence)
+
+    def close(self) -> None:
+        """Writes everything out."""
+        self._history.flush()
+        self._console.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+class SilentLog(RunLog):
+    """The log of the processes that are not the first: nothing is written twice."""
+
+    def __init__(self):
+        pass
+
+    def _nothing(self, *_args, **_kwargs) -> None:
+        pass
+
+    train_step = report = evaluation = say = close = _nothing
+
+
+def _readable(scalars: Mapping[str, float]) -> list[str]:
+    texts = []
+    for key, value in scalars.items():
+        if "top1" in key or "top5" in key:
+            texts.append(f"{key} {100 * value:.2f} %")
+        elif key == "gradient_norm":
+            continue  # For TensorBoard and the history; a line has no room for it.
+        elif key == "images_per_second":
+            texts.append(f"{value:,.0f} images/s")
+        elif key == "seconds_left":
+            texts.append(f"{format_duration(value)} left")
+        else:
+            texts.append(f"{key} {value:.4g}")
+    return texts
+
+
+def format_duration(seconds: float) -> str:
+    """Returns e.g. "45 s", "3 min 5 s", "2 h 10 min"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+class Pace:
+    """Training throughput since the last report, without compilation, evaluation and checkpoints.
+
+    Args:
+      clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
+        self._last: float | None = None
+        self._seconds = 0.0
+        self._images = 0
+        self._steps = 0
+        self._rates: tuple[float, float] | None = None
+
+    def pause(self) -> None:
+        """Call after anything that is not training."""
+        self._last = None
+
+    def step(self, images: int) -> None:
+        """Call after each step; the first, and the first after a pause, are not counted."""
+        now = self._clock()
+        if self._last is not None:
+            self._seconds += now - self._last
+            self._images += images
+            self._steps += 1
+        self._last = now
+
+    def report(self, steps_left: int) -> dict[str, float]:
+        """Returns {"images_per_second", "seconds_left"}, or {} before the first counted step."""
+        if self._seconds:
+            self._rates = self._images / self._seconds, self._steps / self._seconds
+            self._seconds, self._images, self._steps = 0.0, 0, 0
+        if self._rates is None:
+            return {}
+        images_per_second, steps_per_second = self._rates
+        return {
+            "images_per_second": images_per_second,
+            "seconds_left": steps_left / steps_per_second,
+        }

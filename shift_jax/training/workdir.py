@@ -1,0 +1,145 @@
+"""A run's folder: which config it belongs to and what its steps measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shift_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+# Fields that change how a run is carried out but nothing of what it computes.
+_FREE_FIELDS = (
+    "data.data_dir",
+    "data.num_workers",
+    "eval_batch_size",
+    "log_every_steps",
+    "keep_latest",
+    "keep_best",
+    "tensorboard",
+)
+
+
+def as_dict(config: ConfigDict) -> dict:
+    """Returns a config as plain JSON values."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def claim_workdir(workdir: Path, config: dict, write: bool) -> None:
+    """Makes `workdir` this config's, or checks that it already is.
+
+    Args:
+      workdir: the run's folder, created when missing.
+      config: plain JSON values.
+      write: whether this process may write the folder.
+
+    Raises:
+      InputError: the folder belongs to another config (names the first fields that differ), or
+        it cannot be created or read.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        if write:
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                write_json(path, config)
+            except OSError as error:
+                raise InputError(
+                    f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
+                ) from error
+        return
+    theirs, ours = flatten(read_config(workdir)), flatten(config)
+    different = [
+        f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key) and key not in _FREE_FIELDS
+    ]
+    if different:
+        more = f" and {len(different) - 3} more differ" if len(different) > 3 else ""
+        raise InputError(
+            f"The workdir {workdir} belongs to another config: {', '.join(different[:3])}{more}; "
+            "choose another --workdir, or delete that one to start over."
+        )
+
+
+def read_config(workdir: Path) -> dict:
+    """Returns the config that a workdir belongs to.
+
+    Raises:
+      InputError: the folder holds no run, or its config.json is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{workdir} is not the workdir of a run (it has no config.json): give the folder that "
+            "train.py was called with."
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): restore it or start over.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that `path` is either the old file or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    os.replace(partial, path)
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one, with keys such as "optimizer.momentum"."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+class History:
+    """`history.jsonl`: one line for each step's metrics and for each evaluation.
+
+    A line is {"step": …, "kind": "train", "loss": …, "top1": …} or {"step": …, "kind": "eval",
+    "split": …, …}. The file holds what led to the present state and nothing else: resuming at a
+    step drops what was written after it.
+
+    Args:
+      workdir: the run's folder.
+      start_step: drop the lines of later steps.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        self._path = workdir / "history.jsonl"
+        kept = [record for record in read_history(workdir) if record["step"] <= start_step]
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(partial, self._path)
+        self._pending: list[str] = []
+
+    def add(self, step: int, kind: str, **values: Any) -> None:
+        """Records one line; `flush` writes it."""
+        self._pending.append(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+
+    def flush(self) -> None:
+        """Appends the recorded lines to the file."""
+        with self._path.open("a") as file:
+            file.write("".join(self._pending))
+        self._pending.clear()
+
+
+def read_history(workdir: Path) -> list[dict]:
+    """Returns the lines of a run's history; a last line cut off by a crash is left out."""
+    path = workdir / "history.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

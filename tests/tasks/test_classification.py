@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from shift_jax.errors import InputError
+from shift_jax.tasks import make_task
+
+
+@pytest.fixture
+def config():
+    config = common.classification()
+    config.model.name = "shiftresnet20"
+    config.data.name = "digits"
+    config.data.mean, config.data.std = (0.3,), (0.2,)
+    return config
+
+
+class Logits:
+    """Stands in for a network: its logits are the first pixels."""
+
+    def apply(self, variables, images, train, mutable=None, rngs=None):
+        logits = images[:, 0, :6, 0]
+        return (logits, {}) if mutable else logits
+
+
+def batch(labels, mask=None):
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
+    batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
+    return batch if mask is None else {**batch, "mask": jnp.asarray(mask)}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_smoothed_cross_entropy_of_normalised_images(config, smoothing):
+    config.label_smoothing = smoothing
+    task = make_task(config)
+    task.model = Logits()
+    examples = batch([3, 1, 5, 0])
+    loss, (stats, metrics) = task.loss({}, examples, jax.random.key(0))
+
+    logits = (np.asarray(examples["image"], np.float64)[:, 0, :6, 0] / 255 - 0.3) / 0.2
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    targets = np.eye(6)[[3, 1, 5, 0]] * (1 - smoothing) + smoothing / 6
+    assert loss == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-5)
+    assert metrics["top1"] == (logits.argmax(1) == [3, 1, 5, 0]).mean()
+    assert stats == {}
+
+
+def test_masked_examples_do_not_count(config):
+    task = make_task(config)
+    task.model = Logits()
+    labels, mask = [3, 1, 5, 0], [True, False, True, False]
+    sums = task.evaluation_sums({}, batch(labels, mask))
+    kept = {key: value[::2] for key, value in batch(labels, mask).items()}
+    alone = task.evaluation_sums({}, kept)
+    for key in ("examples", "loss", "top1", "top5"):
+        assert float(sums[key]) == pytest.approx(float(alone[key]), rel=1e-6)
+    assert sums["examples"] == 2
+
+
+def test_ties_are_not_all_hits(config):
+    task = make_task(config)
+    task.model = Logits()
+    flat = {**batch([0, 1, 5], [True] * 3), "image": jnp.zeros((3, 8, 8, 1), jnp.uint8)}
+    sums = task.evaluation_sums({}, flat)
+    assert sums["top1"] == 1 and sums["top5"] == 2
+
+
+def test_batch_sizes_that_occur(config):
+    config.batch_size = 128
+    assert make_task(config).batch_sizes == (128, 1437 % 128)
+    assert make_task(config).steps_per_epoch == 12
+    config.data.drop_remainder = True
+    assert make_task(config).batch_sizes == (128,)
+    assert make_task(config).steps_per_epoch == 11
+    config.data.drop_remainder = False
+    config.batch_size = 5000
+    assert make_task(config).batch_sizes == (1437,)
+
+
+def test_the_model_has_the_datasets_classes_and_the_configs_type(config):
+    config.model.dtype = "bfloat16"
+    model = make_task(config).model
+    assert model.num_classes == 10 and model.dtype == jnp.bfloat16
+
+
+def test_an_empty_split_has_no_metrics(config):
+    with pytest.raises(InputError, match="no examples"):
+        make_task(config).summarize({"examples": 0.0})

@@ -1,0 +1,153 @@
+"""The command lines as a user meets them: real processes, real data."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+TRAIN = [sys.executable, "train.py"]
+SMALL = [
+    "--config=configs/quickstart.py",
+    "--config.data.train_split=train",
+    "--config.epochs=1.0",
+    "--config.log_every_steps=1",
+    "--config.tensorboard=false",
+]
+
+
+def environment(devices):
+    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def run(*arguments, devices=1):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "error: .*config"),
+        (["--config=configs/quickstart.py"], "error: .*workdir"),
+        (
+            ["--config=configs/quickstart.py", "--config.batchsize=3", "--workdir=W"],
+            "error: The config has no field 'batchsize'. Did you mean 'batch_size'",
+        ),
+        (
+            ["--config=configs/quickstart.py", "--config.optimizer.momentun=0", "--workdir=W"],
+            "error: The config has no field 'optimizer.momentun'. Did you mean 'optimizer.mom",
+        ),
+        (
+            ["--config=configs/quickstart.py", "--config.batch_size=many", "--workdir=W"],
+            "error: flag --config.batch_size=many: invalid literal",
+        ),
+        (
+            ["--config=configs/nothing.py", "--workdir=W"],
+            "error: There is no config file configs/n",
+        ),
+        (
+            ["--config=configs/cifar.py:cifar100", "--workdir=W"],
+            "error: The options 'cifar100' do not name a dataset and a model",
+        ),
+        (
+            ["--config=configs/cifar.py:cifar100,shiftresnet20,expansoin=3", "--workdir=W"],
+            "error: Model 'shiftresnet20' has no argument 'expansoin', .*Did you mean 'expansion'",
+        ),
+        (["--config=configs/quickstart.py", "--workdri=W"], "error: Unknown command line flag"),
+        (["--config=configs/quickstart.py", "--workdir=W", "x"], "error: 'x' is not a flag"),
+    ],
+)
+def test_bad_command_lines_get_one_sentence(arguments, sentence, tmp_path):
+    arguments = [a.replace("=W", f"={tmp_path / 'run'}") for a in arguments]
+    if any("expansoin" in a for a in arguments):
+        arguments.append("--config.data.name=digits")
+    result = run("train.py", *arguments)
+    assert result.returncode == 2
+    assert re.search(sentence, result.stderr), result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_that_is_not_prepared(tmp_path):
+    result = run(
+        "train.py",
+        "--config=configs/cifar.py:cifar100,shiftresnet20,expansion=3,smoke",
+        f"--config.data.data_dir={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert result.returncode == 2
+    assert str(tmp_path / "cifar100") in result.stderr and "download_and_prepare" in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    command = [*TRAIN, *SMALL, f"--workdir={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment(1), stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        for line in process.stderr:
+            if line.startswith("step 3/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, rest
+    stopped = re.search(r"Stopped by SIGTERM at step (\d+) with its checkpoint saved", rest)
+    assert stopped and os.listdir(tmp_path / "checkpoints") == [stopped[1]]
+
+    result = run("train.py", *SMALL, f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert f"Resuming at step {stopped[1]}" in result.stderr
+    steps = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in steps if s["kind"] == "train"] == list(range(1, 24))
+
+    evaluated = run("eval.py", f"--workdir={tmp_path}", devices=8)
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert f"test top-1 {100 * metrics['top1']:.2f} %" in evaluated.stdout
+    assert metrics["examples"] == 360
+
+    reported = run("-m", "shift_jax.analysis.report", f"--workdir={tmp_path}")
+    assert reported.returncode == 0, reported.stderr
+    assert re.search(r"^ *test top-1 \d+\.\d\d %$", reported.stdout, re.MULTILINE)
+    assert "parameters 95,354" in reported.stdout
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "error: Give either --workdir"),
+        (["--workdir=nowhere"], "error: nowhere is not the workdir of a run"),
+        (["--which=newest", "--workdir=nowhere"], "error: .*which.*latest"),
+    ],
+)
+def test_bad_eval_command_lines(arguments, sentence):
+    result = run("eval.py", *arguments)
+    assert result.returncode == 2
+    assert re.search(sentence, result.stderr), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_cifar100_smoke_run_on_the_real_images(shared_data, tmp_path):
+    result = run(
+        "train.py",
+        "--config=configs/cifar.py:cifar100,shiftresnet20,expansion=1,smoke",
+        f"--config.data.data_dir={shared_data / 'tfds'}",
+        f"--workdir={tmp_path}",
+        devices=2,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"step 8/8 .* top1 .* examples 256", result.stderr)

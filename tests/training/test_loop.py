@@ -1,0 +1,183 @@
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from shift_jax.errors import InputError
+from shift_jax.tasks import make_task
+from shift_jax.training.checkpoint_files import restore_variables
+from shift_jax.training.checkpoints import Checkpoints
+from shift_jax.training.loop import DivergedError, train
+from shift_jax.training.mesh import make_mesh
+from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.step import abstract_state
+from shift_jax.training.stopping import StoppedError
+from shift_jax.training.workdir import read_history
+
+
+def saved_state(config, workdir, step, devices):
+    """All arrays of a checkpoint: params, batch_stats, optimizer state, step and RNG."""
+    task = make_task(config)
+    schedule = make_schedule(config.schedule, task.steps_per_epoch, 1)
+    optimizer = make_optimizer(config.optimizer, schedule, task.steps_per_epoch)
+    template = abstract_state(task, optimizer, config.seed, make_mesh(devices))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        state = checkpoints.restore(template, step)
+    return jax.tree.map(np.asarray, state.replace(rng=jax.random.key_data(state.rng)))
+
+
+def assert_identical(first, second):
+    for (path, a), (_, b) in zip(
+        *map(jax.tree_util.tree_leaves_with_path, (first, second)), strict=True
+    ):
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(("stop_at", "workers"), [(5, 0), (7, 2)])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    tiny_config, tmp_path, devices, stop_at, workers
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_config, whole, devices=devices)
+
+    with pytest.raises(StoppedError, match=f"step {stop_at} with its checkpoint saved"):
+        train(tiny_config, parts, devices=devices, should_stop=lambda step: step == stop_at)
+    resumed = tiny_config.copy_and_resolve_references()
+    resumed.data.num_workers = workers
+    train(resumed, parts, devices=devices)
+
+    assert_identical(
+        saved_state(tiny_config, whole, 14, devices), saved_state(tiny_config, parts, 14, devices)
+    )
+    assert read_history(parts) == read_history(whole)
+    steps = [r["step"] for r in read_history(whole) if r["kind"] == "train"]
+    assert steps == list(range(1, 15))
+
+
+def test_eight_devices_learn_what_one_learns(tiny_config, tmp_path):
+    losses = {}
+    for count in (1, 8):
+        train(tiny_config, tmp_path / str(count), devices=jax.devices()[:count])
+        history = read_history(tmp_path / str(count))
+        losses[count] = [r["loss"] for r in history if r["kind"] == "train"]
+    # BatchNorm sees the global batch, so only the order of float32 sums differs.
+    np.testing.assert_allclose(losses[8], losses[1], rtol=1e-3)
+
+
+def test_the_network_learns_and_the_run_leaves_what_it_should(tiny_config, tmp_path):
+    tiny_config.epochs = 8.0
+    tiny_config.model.expansion = 3.0
+    tiny_config.optimizer.restart_momentum_each_epoch = False
+    tiny_config.data.drop_remainder = False
+    metrics = train(tiny_config, tmp_path, devices=jax.devices()[:1])
+    assert metrics["top1"] > 0.6
+    assert metrics["examples"] == 360
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "history.jsonl",
+    ]
+    variables, config = restore_variables(tmp_path / "checkpoints" / "64")
+    assert config == json.loads((tmp_path / "config.json").read_text())
+    assert set(variables) == {"params", "batch_stats"}
+
+
+def test_bfloat16_and_cosine_train_too(tiny_config, tmp_path):
+    tiny_config.model.dtype = "bfloat16"
+    tiny_config.schedule.name = "cosine"
+    tiny_config.schedule.warmup_epochs = 0.5
+    tiny_config.label_smoothing = 0.1
+    tiny_config.optimizer.clip_norm = 1.0
+    train(tiny_config, tmp_path, devices=jax.devices()[:1])
+    losses = [r["loss"] for r in read_history(tmp_path) if r["kind"] == "train"]
+    assert losses[-1] < 0.9 * losses[0]
+    variables, _ = restore_variables(tmp_path / "checkpoints" / "14")
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+
+
+def test_a_finished_run_is_evaluated_again_and_not_changed(tiny_config, tmp_path, capsys):
+    one = jax.devices()[:1]
+    first = train(tiny_config, tmp_path, devices=one)
+    before = saved_state(tiny_config, tmp_path, 14, one)
+    assert train(tiny_config, tmp_path, devices=one) == first
+    assert "is trained to its last step, 14" in capsys.readouterr().err
+    assert_identical(saved_state(tiny_config, tmp_path, 14, one), before)
+
+
+def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_path):
+    tiny_config.schedule.learning_rate = 1e-3
+    tiny_config.schedule.boundaries_epochs = (1.3,)
+    tiny_config.schedule.factor = 1e38
+    tiny_config.epochs = 4.0
+    with pytest.raises(DivergedError) as raised:
+        train(tiny_config, tmp_path, devices=jax.devices()[:1])
+    sentence = str(raised.value)
+    bad = [
+        r
+        for r in read_history(tmp_path)
+        if r["kind"] == "train"
+        and not (math.isfinite(r["loss"]) and math.isfinite(r["gradient_norm"]))
+    ]
+    assert f"at step {bad[0]['step']}: training stopped" in sentence
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / '7'}" in sentence
+    variables, _ = restore_variables(tmp_path / "checkpoints" / "7")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, tmp_path, caplog):
+    one = jax.devices()[:1]
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    train(tiny_config, whole, devices=one)
+    with pytest.raises(StoppedError):
+        train(tiny_config, damaged, devices=one, should_stop=lambda step: step == 10)
+    files = [p for p in (damaged / "checkpoints" / "10").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+    train(tiny_config, damaged, devices=one)
+    assert "Checkpoint 10 is damaged" in caplog.text and "step 7 is restored" in caplog.text
+    assert (damaged / "damaged_checkpoints" / "10").is_dir()
+    assert_identical(
+        saved_state(tiny_config, whole, 14, one), saved_state(tiny_config, damaged, 14, one)
+    )
+    assert read_history(damaged) == read_history(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 204}, "The training batch has 204 examples, .* 8 devices.* multiple of 8"),
+        (
+            {"data.drop_remainder": False},
+            "The last training batch of an epoch has 37 examples, .*drop_remainder=True",
+        ),
+        ({"eval_batch_size": 100}, "The evaluation batch has 100 .*eval_batch_size"),
+        ({"model.name": "shiftresnet21"}, "Did you mean 'shiftresnet20'"),
+        ({"data.name": "digit"}, "Did you mean 'digits'"),
+        ({"data.mean": (0.5, 0.5, 0.5)}, "data.mean has 3 values, .* images' 1 channels"),
+        ({"task": "clasification"}, "Did you mean 'classification'"),
+        ({"schedule.name": "cosin"}, "Did you mean 'cosine'"),
+        ({"optimizer.weight_decay_on": "weights"}, "expected 'all' or 'kernels'"),
+    ],
+)
+def test_bad_configs(tiny_config, tmp_path, changes, sentence):
+    with tiny_config.unlocked():
+        tiny_config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=sentence):
+        train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists() or not any(
+        (tmp_path / "run" / "checkpoints").iterdir()
+    )
+
+
+def test_a_workdir_of_another_config_is_left_alone(tiny_config, tmp_path):
+    with pytest.raises(StoppedError):
+        train(tiny_config, tmp_path, should_stop=lambda step: step == 1)
+    before = (tmp_path / "history.jsonl").read_text()
+    tiny_config.schedule.learning_rate = 0.2
+    tiny_config.log_every_steps = 1  # This may change.
+    with pytest.raises(InputError, match=r"schedule.learning_rate is 0.1 there and 0.2 here; "):
+        train(tiny_config, tmp_path)
+    assert (tmp_path / "history.jsonl").read_text() == before

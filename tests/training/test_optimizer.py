@@ -1,0 +1,109 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from shift_jax.training.optimizer import make_optimizer, make_schedule
+
+PARAMS = {
+    "conv": {"kernel": np.asarray([1.0, -2.0]), "bias": np.asarray([0.5])},
+    "norm": {"scale": np.asarray([1.5])},
+}
+# (layer, name) of every parameter.
+NAMES = [("conv", "kernel"), ("conv", "bias"), ("norm", "scale")]
+
+
+def gradients(step):
+    rng = np.random.default_rng(step)
+    return {
+        layer: {n: rng.normal(size=v.shape).astype(np.float32) for n, v in p.items()}
+        for layer, p in PARAMS.items()
+    }
+
+
+def run(optimizer, steps):
+    params = {layer: {n: jnp.asarray(v) for n, v in p.items()} for layer, p in PARAMS.items()}
+    state = optimizer.init(params)
+    for step in range(steps):
+        updates, state = optimizer.update(gradients(step), state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def pytorch_sgd(
+    steps, *, lr=0.1, momentum=0.9, decay=0.0, decayed=NAMES, restart=None, nesterov=False,
+    clip=None, decoupled=False,
+):  # fmt: skip
+    """torch.optim.SGD's update, written out."""
+    params = {(a, b): PARAMS[a][b].copy() for a, b in NAMES}
+    buffers = {}
+    for step in range(steps):
+        if restart and step % restart == 0:
+            buffers = {}
+        grads = gradients(step)
+        norm = np.sqrt(sum((grads[a][b] ** 2).sum() for a, b in NAMES))
+        for a, b in NAMES:
+            gradient = grads[a][b] * (min(1.0, clip / norm) if clip else 1.0)
+            weight_decay = (decay if (a, b) in decayed else 0.0) * params[a, b]
+            if not decoupled:
+                gradient = gradient + weight_decay
+            buffers[a, b] = momentum * buffers[a, b] + gradient if (a, b) in buffers else gradient
+            update = gradient + momentum * buffers[a, b] if nesterov else buffers[a, b]
+            params[a, b] = params[a, b] - lr * (update + (weight_decay if decoupled else 0))
+    return params
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"decay": 5e-4}),
+        ({"weight_decay": 0.1, "restart_momentum_each_epoch": True}, {"decay": 0.1, "restart": 3}),
+        ({"weight_decay": 0.1, "nesterov": True}, {"decay": 0.1, "nesterov": True}),
+        (
+            {"weight_decay": 0.1, "weight_decay_on": "kernels"},
+            {"decay": 0.1, "decayed": [("conv", "kernel")]},
+        ),
+        (
+            {"weight_decay": 0.1, "weight_decay_coupled": False},
+            {"decay": 0.1, "decoupled": True},
+        ),
+        ({"weight_decay": 0.1, "clip_norm": 0.5}, {"decay": 0.1, "clip": 0.5}),
+        ({"momentum": 0.0, "weight_decay": 0.0}, {"momentum": 0.0}),
+    ],
+)
+def test_sgd_is_pytorchs(changes, expected):
+    config = common.classification().optimizer
+    config.update(changes)
+    params = run(make_optimizer(config, lambda step: 0.1, steps_per_epoch=3), steps=8)
+    for (layer, name), value in pytorch_sgd(8, **expected).items():
+        np.testing.assert_allclose(params[layer][name], value, rtol=2e-5, err_msg=name)
+
+
+def schedule(**changes):
+    config = common.classification().schedule
+    config.update(changes)
+    return make_schedule(config, steps_per_epoch=391, total_steps=164 * 391)
+
+
+def test_the_papers_steps():
+    """0.1 for 82 epochs of 391 steps, 0.01 for 41 and 0.001 for 41."""
+    rate = schedule(boundaries_epochs=(82, 123))
+    for first, last, value in ((0, 82, 0.1), (82, 123, 0.01), (123, 164, 0.001)):
+        assert rate(first * 391) == pytest.approx(value)
+        assert rate(last * 391 - 1) == pytest.approx(value)
+
+
+def test_cosine_falls_to_zero():
+    rate = schedule(name="cosine")
+    assert rate(0) == pytest.approx(0.1)
+    assert rate(82 * 391) == pytest.approx(0.05)
+    assert rate(164 * 391) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["step", "cosine", "constant"])
+def test_warmup_rises_from_zero_without_delaying_the_rest(name):
+    plain, warm = schedule(name=name), schedule(name=name, warmup_epochs=2)
+    assert warm(0) == pytest.approx(0.1 / 782)
+    assert warm(390) == pytest.approx(plain(390) / 2)
+    assert warm(5000) == pytest.approx(plain(5000))
