@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, did_you_mean, positive_int
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -84,21 +83,13 @@ def resolve_offsets(
     if offsets is None:
         table = shift_offsets(channels, kernel_size, dilation, order)
     else:
-        table = np.asarray(offsets)
+        try:
+            table = np.asarray(offsets)
+        except ValueError:  # Rows of different lengths.
+            table = np.asarray(offsets, object)
         if table.shape != (channels, 2) or not np.issubdtype(table.dtype, np.integer):
             raise InputError(
                 f"offsets are {table.dtype} of shape {table.shape}, expected integers of shape "
                 f"({channels}, 2): one (dy, dx) for each of the {channels} channels."
             )
     return tuple((int(dy), int(dx)) for dy, dx in table)
-
-
-def positive_int(name: str, value: int) -> int:
-    """Returns `value` as an int; InputError naming the argument when it is not one above 0."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise InputError(f"{name} is {value!r}, expected a positive integer.")
-    return number

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, did_you_mean, positive_int
 from shift_jax.ops.fused.xla import shift_conv_xla
-from shift_jax.ops.offsets import Order, positive_int, resolve_offsets
+from shift_jax.ops.offsets import Order, resolve_offsets
 
 if TYPE_CHECKING:
     from jax import Array
