@@ -34,7 +34,10 @@ def get_config(options="cifar100,shiftresnet20,expansion=3"):
     config = common.classification()
     config.model.name = names[1]
     config.model.initialization = "pytorch"
-    config.model.update(model_arguments)
+    for key, value in model_arguments.items():
+        # As floats, whose overrides may be fractions: a field of a config keeps its type.
+        is_scale = key in ("expansion", "factor") and isinstance(value, int)
+        config.model[key] = float(value) if is_scale else value
 
     config.data.name = names[0]
     config.data.pad = 4

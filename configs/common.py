@@ -1,5 +1,7 @@
 """Defaults that the experiments share; each field is explained here and nowhere else."""
 
+import ast
+
 from ml_collections import ConfigDict
 
 
@@ -61,8 +63,6 @@ def parse_options(text: str) -> tuple[list[str], dict[str, object]]:
 
     Values are read as Python literals where they are some, else as strings.
     """
-    import ast
-
     words, pairs = [], {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")

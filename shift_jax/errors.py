@@ -1,6 +1,7 @@
-"""The one exception for mistakes of the caller, and the wording that goes with it."""
+"""The one exception for mistakes of the caller, and what is said with it everywhere."""
 
 import difflib
+import operator
 from collections.abc import Iterable
 
 
@@ -16,3 +17,14 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Returns " Did you mean 'a' or 'b'?" for the options nearest to `name`, else ""."""
     near = difflib.get_close_matches(str(name), list(map(str, options)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
+
+
+def positive_int(name: str, value: int) -> int:
+    """Returns `value` as an int; InputError naming the argument when it is not one above 0."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise InputError(f"{name} is {value!r}, expected a positive integer.")
+    return number

@@ -4,12 +4,11 @@
 
     x = CSC(features=64, expansion=3)(x, train=train)
 
-All of them take and return [..., H, W, C]; modules with BatchNorm need one batch axis.
+All of them take and return [..., H, W, C].
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import ops
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, did_you_mean, positive_int
 
 if TYPE_CHECKING:
     from jax import Array
@@ -63,11 +62,21 @@ def batch_norm(train: bool, **kwargs) -> nn.Module:
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **kwargs)
 
 
+def middle_channels(expansion: float, reference: int) -> int:
+    """Returns int(expansion · reference); InputError when that is not at least one channel."""
+    if not isinstance(expansion, int | float) or int(expansion * reference) < 1:
+        raise InputError(
+            f"expansion {expansion!r} of {reference} channels leaves no channel in the middle: "
+            f"expected a number of at least 1/{reference}."
+        )
+    return int(expansion * reference)
+
+
 def _hashable(offsets) -> Any:
     """Offsets as nested tuples, so that modules with explicit ones compare and hash."""
-    if offsets is None or isinstance(offsets, tuple):
-        return offsets
-    return tuple(tuple(row) if np.ndim(row) else row for row in np.asarray(offsets).tolist())
+    if isinstance(offsets, list | tuple | np.ndarray):
+        return tuple(_hashable(item) for item in offsets)
+    return offsets.item() if isinstance(offsets, np.generic) else offsets
 
 
 class Shift(nn.Module):
@@ -118,12 +127,11 @@ class ShiftConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h_out w_out n"]:
-        kernel = self.param(
-            "kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype
-        )
+        features = positive_int("features", self.features)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), self.param_dtype)
         bias = None
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+            bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return ops.shift_conv(
             x,
@@ -190,6 +198,8 @@ class CSC(nn.Module):
     def __call__(
         self, x: Float[Array, "*b h w c"], train: bool = False
     ) -> Float[Array, "*b h_out w_out features"]:
+        positive_int("features", self.features)
+        positive_int("stride", self.stride)
         features = self._path_features(x.shape[-1])
         y = self._conv(
             x,
@@ -233,13 +243,7 @@ class CSC(nn.Module):
                 f"expansion_reference is {self.expansion_reference!r}, expected 'in' or 'out'."
             )
         reference = in_features if self.expansion_reference == "in" else self.features
-        middle = int(self.expansion * reference)
-        if middle < 1:
-            raise InputError(
-                f"expansion {self.expansion} of {reference} channels leaves no channel in the "
-                f"middle: use an expansion of at least 1/{reference}."
-            )
-        return middle
+        return middle_channels(self.expansion, reference)
 
     def _path_features(self, in_features: int) -> int:
         """Channels that the module's own path makes, given what the shortcut adds."""
@@ -265,7 +269,7 @@ class CSC(nn.Module):
         return self.features - in_features
 
     def _keeps_shape(self, in_features: int) -> bool:
-        return operator.index(self.stride) == 1 and in_features == self.features
+        return self.stride == 1 and in_features == self.features
 
     def _add_shortcut(self, x: Array, y: Array, train: bool) -> Array:
         if self.shortcut == "none":
@@ -280,7 +284,9 @@ class CSC(nn.Module):
         pooled = x.astype(y.dtype)
         if self.stride > 1:
             # ShuffleNet's window; with padding 1 the output has ceil(H / stride) rows as y has.
-            pooled = nn.avg_pool(pooled, (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)])
+            images = pooled.reshape(-1, *pooled.shape[-3:])
+            images = nn.avg_pool(images, (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)])
+            pooled = images.reshape(*pooled.shape[:-3], *images.shape[-3:])
         if self.shortcut == "pool_concat":
             return jnp.concatenate([pooled, y], axis=-1)
         widen = [(0, 0)] * (y.ndim - 1) + [(0, self.features - x.shape[-1])]

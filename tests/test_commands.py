@@ -14,7 +14,6 @@ from tests.conftest import REPOSITORY
 TRAIN = [sys.executable, "train.py"]
 SMALL = [
     "--config=configs/quickstart.py",
-    "--config.data.train_split=train",
     "--config.epochs=1.0",
     "--config.log_every_steps=1",
     "--config.tensorboard=false",
@@ -64,6 +63,9 @@ def run(*arguments, devices=1):
             ["--config=configs/cifar.py:cifar100,shiftresnet20,expansoin=3", "--workdir=W"],
             "error: Model 'shiftresnet20' has no argument 'expansoin', .*Did you mean 'expansion'",
         ),
+        (["--config=configs/quickstart.py:foo", "--workdir=W"], "error: The config .*TypeError"),
+        (["--config=configs/common.py", "--workdir=W"], "error: The config configs/common.py can"),
+        (["--config=README.md", "--workdir=W"], "error: The config README.md cannot be loaded"),
         (["--config=configs/quickstart.py", "--workdri=W"], "error: Unknown command line flag"),
         (["--config=configs/quickstart.py", "--workdir=W", "x"], "error: 'x' is not a flag"),
     ],
@@ -71,7 +73,7 @@ def run(*arguments, devices=1):
 def test_bad_command_lines_get_one_sentence(arguments, sentence, tmp_path):
     arguments = [a.replace("=W", f"={tmp_path / 'run'}") for a in arguments]
     if any("expansoin" in a for a in arguments):
-        arguments.append("--config.data.name=digits")
+        arguments += [f"--config.data.{x}" for x in ("name=digits", "mean=(0.5,)", "std=(0.5,)")]
     result = run("train.py", *arguments)
     assert result.returncode == 2
     assert re.search(sentence, result.stderr), result.stderr
@@ -111,7 +113,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     assert result.returncode == 0, result.stderr
     assert f"Resuming at step {stopped[1]}" in result.stderr
     steps = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert [s["step"] for s in steps if s["kind"] == "train"] == list(range(1, 24))
+    assert [s["step"] for s in steps if s["kind"] == "train"] == list(range(1, 23))
 
     evaluated = run("eval.py", f"--workdir={tmp_path}", devices=8)
     assert evaluated.returncode == 0, evaluated.stderr
@@ -139,6 +141,11 @@ def test_bad_eval_command_lines(arguments, sentence):
     assert result.returncode == 2
     assert re.search(sentence, result.stderr), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_help_lists_the_flags():
+    result = run("train.py", "--help")
+    assert "--workdir" in result.stdout and "Trains what a config describes" in result.stdout
 
 
 def test_cifar100_smoke_run_on_the_real_images(shared_data, tmp_path):

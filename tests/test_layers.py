@@ -20,7 +20,10 @@ def perturbed(variables, seed=1):
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return tree.unflatten(
-        [leaf + 0.2 * jnp.abs(jax.random.normal(k, leaf.shape)) for k, leaf in zip(keys, leaves)]
+        [
+            leaf + 0.2 * jnp.abs(jax.random.normal(k, leaf.shape))
+            for k, leaf in zip(keys, leaves, strict=True)
+        ]
     )
 
 
@@ -116,6 +119,17 @@ def test_strided_shapes_round_up(size, shortcut):
     assert shape == (1, -(-size[0] // 2), -(-size[1] // 2), 20)
 
 
+@pytest.mark.parametrize("shortcut", ["identity_or_projection", "pool_concat", "pool_pad", "none"])
+def test_any_number_of_batch_axes(shortcut):
+    layer = CSC(features=20, stride=2, shortcut=shortcut)
+    variables = layer.init(jax.random.key(0), X)
+    expected = layer.apply(variables, X)
+    np.testing.assert_allclose(layer.apply(variables, X[0]), expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        layer.apply(variables, X[None]), expected[None], rtol=1e-5, atol=1e-6
+    )
+
+
 def test_channel_order_is_absorbed_by_the_pointwise_weights():
     """Eq. 9: permuting the shift's channels with the weights on both sides changes nothing."""
     permutation = np.random.default_rng(3).permutation(36)
@@ -159,8 +173,10 @@ def test_bfloat16_computation_keeps_float32_parameters():
     np.testing.assert_allclose(np.asarray(y, np.float32), wide, rtol=0.1, atol=0.1)
 
 
-def test_modules_with_explicit_offsets_compare_and_hash():
-    first, second = (CSC(features=18, offsets=shift_offsets(18)) for _ in range(2))
+@pytest.mark.parametrize("convert", [np.asarray, tuple, list, np.ndarray.tolist])
+def test_modules_with_explicit_offsets_compare_and_hash(convert):
+    first = CSC(features=18, offsets=shift_offsets(18))
+    second = CSC(features=18, offsets=convert(shift_offsets(18)))
     assert first == second and hash(first) == hash(second)
     assert first != CSC(features=18, offsets=-shift_offsets(18))
 
@@ -183,7 +199,11 @@ def test_initializers_have_their_spread():
         ({"kernel_size": 2}, "kernel_size is 2"),
         ({"dilation": 0}, "dilation is 0"),
         ({"stride": 0}, "stride is 0"),
+        ({"stride": 2.0}, "stride is 2.0"),
+        ({"features": 0}, "features is 0"),
+        ({"features": 20.0}, "features is 20.0"),
         ({"expansion": 0}, "expansion 0 of 18 channels leaves no channel"),
+        ({"expansion": "3"}, "expansion '3' of 18 channels"),
         ({"expansion_reference": "middle"}, "expected 'in' or 'out'"),
         ({"shortcut": "pool_conact"}, "Did you mean 'pool_concat'"),
         ({"shortcut": "pool_concat", "features": 18, "stride": 2}, "features must be more"),

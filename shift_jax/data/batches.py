@@ -11,6 +11,7 @@ With workers (`num_workers` > 0) the calling script needs the usual
 import dataclasses
 import math
 import multiprocessing
+import signal
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -215,9 +216,16 @@ def _read_ahead(dataset: "grain.MapDataset", num_workers: int) -> Iterator[Batch
     ).mp_prefetch(
         grain.MultiprocessingOptions(
             num_workers=num_workers, per_worker_buffer_size=_BUFFERED_BATCHES_PER_WORKER
-        )
+        ),
+        _ignore_interrupts,
     )
     return _ReadAhead(batches)
+
+
+def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to the workers too, to the process that ends them."""
+    del worker_index, worker_count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _ReadAhead:

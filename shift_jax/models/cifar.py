@@ -134,7 +134,8 @@ def resnet(
         widths = tuple(int(width / factor**0.5) for width in widths)
     middle_factor = factor if reduction == "module" else 1.0
     if int(widths[0] / middle_factor) < 1:
-        raise InputError(f"factor {factor} leaves no filter of 16: use one of at most 16.")
+        largest = 16**2 if reduction == "net" else 16
+        raise InputError(f"factor {factor} leaves no filter of 16: use one of at most {largest}.")
     block = partial(
         BasicBlock, middle_factor=middle_factor, always_project=shortcut == "projection"
     )
@@ -240,12 +241,10 @@ def _reduction_factor(depth, reduction, expansion, factor) -> float:
                 f"{', '.join(map(str, factors))}: give the factor instead."
             )
         return factors[expansion]
-    if factor < 1:
-        raise InputError(f"factor is {factor}, expected at least 1.")
+    if not isinstance(factor, int | float) or factor < 1:
+        raise InputError(f"factor is {factor!r}, expected a number of at least 1.")
     return float(factor)
 
-
-_PAPER = "Wu et al., Shift, CVPR 2018, Tables 1, 2, 4 and 5"
 
 for _depth in _BLOCKS_PER_GROUP:
     for _name, _build in (
@@ -254,4 +253,4 @@ for _depth in _BLOCKS_PER_GROUP:
         (f"shiftresnet{_depth}", partial(shiftresnet, _depth)),
         (f"depthwiseresnet{_depth}", partial(depthwiseresnet, _depth)),
     ):
-        register(ModelRecord(_name, _build, (32, 32, 3), _PAPER))
+        register(ModelRecord(_name, _build, (32, 32, 3)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from shift_jax.layers import Initializer, batch_norm, he_init
+from shift_jax.layers import Initializer, batch_norm, he_init, middle_channels
 
 if TYPE_CHECKING:
     from jax import Array
@@ -65,7 +65,7 @@ class DepthwiseBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool = False):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(_conv, kernel_init=self.kernel_init, **types)
-        middle = int(self.expansion * self.features)
+        middle = middle_channels(self.expansion, self.features)
         y = conv(middle, 1, name="conv1")(x)
         y = nn.relu(batch_norm(train, name="norm1", **types)(y))
         y = conv(middle, 3, padding=1, feature_group_count=middle, name="depthwise")(y)

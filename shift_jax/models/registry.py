@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import flax.linen as nn
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, did_you_mean, positive_int
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,11 @@ class ModelRecord:
       name: as given to `create_model`.
       build: called with `num_classes=` and the model's own keyword arguments.
       image_shape: (height, width, channels) the network was published for.
-      paper: where it is described.
     """
 
     name: str
     build: Callable[..., nn.Module]
     image_shape: tuple[int, int, int]
-    paper: str
 
 
 _RECORDS: dict[str, ModelRecord] = {}
@@ -64,8 +62,9 @@ def create_model(name: str, num_classes: int = 10, **kwargs) -> nn.Module:
     Args:
       name: one of `list_models()`.
       num_classes: width of the classifier.
-      **kwargs: arguments of the network, such as `expansion`, `init` or `dtype`; its class's
-        docstring lists them.
+      **kwargs: arguments of the network, such as `expansion`, `initialization` or `dtype`;
+        the docstrings of `shift_jax.models.cifar.resnet`, `shiftresnet` and `depthwiseresnet`
+        explain them.
 
     Returns:
       A linen module from images [B, H, W, C] to logits [B, num_classes].
@@ -75,13 +74,11 @@ def create_model(name: str, num_classes: int = 10, **kwargs) -> nn.Module:
     """
     record = model_record(name)
     parameters = inspect.signature(record.build).parameters
-    allowed = [key for key in parameters if key not in ("num_classes", "parent", "name")]
+    allowed = [key for key in parameters if key != "num_classes"]
     for key in kwargs:
         if key not in allowed:
             raise InputError(
                 f"Model {name!r} has no argument {key!r}, only {', '.join(allowed)}."
                 f"{did_you_mean(key, allowed)}"
             )
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise InputError(f"num_classes is {num_classes!r}, expected a positive integer.")
-    return record.build(num_classes=num_classes, **kwargs)
+    return record.build(num_classes=positive_int("num_classes", num_classes), **kwargs)

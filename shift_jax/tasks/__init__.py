@@ -19,9 +19,10 @@ class Task(Protocol):
       steps_per_epoch: of the training split.
       examples_per_epoch: of the training split.
       batch_sizes: the sizes of global training batches that occur.
-      eval_batch_size: global size of all evaluation batches.
+      eval_batch_size: smallest global size of the evaluation batches.
       eval_split: the split evaluated during training.
       best_metric: the metric of `summarize` by which the best checkpoint is kept, larger is better.
+      fractions: the metrics that are shown as percentages.
     """
 
     steps_per_epoch: int
@@ -30,6 +31,10 @@ class Task(Protocol):
     eval_batch_size: int
     eval_split: str
     best_metric: str
+    fractions: frozenset[str]
+
+    def check(self) -> None:
+        """Opens what will be read; InputError for what would only fail later."""
 
     def init(self, rng: jax.Array) -> dict:
         """Returns fresh variables: "params" and, with BatchNorm, "batch_stats"."""
@@ -37,7 +42,7 @@ class Task(Protocol):
     def train_batches(self, start_step: int) -> Iterator[dict]:
         """Yields this process's rows of each global batch, from `start_step` on, without end."""
 
-    def eval_batches(self, split: str) -> Iterator[dict]:
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
         """Yields this process's rows of a split's batches, masked where there is no example."""
 
     def loss(

@@ -34,8 +34,20 @@ class Classification:
     """
 
     best_metric = "top1"
+    fractions = frozenset({"top1", "top5"})
 
     def __init__(self, config: ConfigDict):
+        if config.model.dtype not in ("float32", "bfloat16", "float16"):
+            raise InputError(
+                f"model.dtype is {config.model.dtype!r}, expected 'float32', 'bfloat16' or "
+                "'float16'."
+            )
+        if "num_classes" in config.model:
+            raise InputError("num_classes comes from the dataset: leave it out of the config.")
+        if not 0 <= config.label_smoothing < 1:
+            raise InputError(
+                f"label_smoothing is {config.label_smoothing}, expected 0 or a fraction below 1."
+            )
         self.config = config
         self.eval_batch_size = config.eval_batch_size
         self.eval_split = config.data.eval_split
@@ -49,6 +61,27 @@ class Classification:
             data_dir=settings.data_dir or None,
             image_size=settings.image_size or None,
         )
+
+    def check(self) -> None:
+        """Opens both splits and the network; raises `InputError` where they do not fit."""
+        channels = self.image_shape[-1]
+        for name in ("mean", "std"):
+            values = self.config.data[name]
+            are_numbers = all(isinstance(value, int | float) for value in values)
+            if len(values) != channels or not are_numbers or (name == "std" and min(values) <= 0):
+                raise InputError(
+                    f"data.{name} is {tuple(values)}, expected {channels} number(s)"
+                    f"{' above 0' if name == 'std' else ''}, one for each channel of the images."
+                )
+        data.steps_per_epoch(
+            self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
+        )
+        test_shape = self.source(self.eval_split).image_shape
+        if test_shape != self.image_shape:
+            raise InputError(
+                f"The images of {self.eval_split!r} are {test_shape} and those of training "
+                f"{self.image_shape}: set data.image_size."
+            )
 
     @cached_property
     def _train_source(self) -> data.Source:
@@ -101,10 +134,10 @@ class Classification:
             process_count=jax.process_count(),
         )
 
-    def eval_batches(self, split: str) -> Iterator[dict]:
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
         return data.eval_batches(
             self.source(split),
-            batch_size=self.eval_batch_size,
+            batch_size=batch_size,
             num_workers=self.config.data.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -117,12 +150,6 @@ class Classification:
         """Returns uint8 [B, H, W, C] in 0..255 as float32 with the dataset's mean and deviation."""
         mean = np.asarray(self.config.data.mean, np.float32)
         deviation = np.asarray(self.config.data.std, np.float32)
-        for name, values in (("mean", mean), ("std", deviation)):
-            if values.shape != images.shape[-1:]:
-                raise InputError(
-                    f"data.{name} has {values.size} values, expected one for each of the images' "
-                    f"{images.shape[-1]} channels."
-                )
         return (images.astype(jnp.float32) / 255 - mean) / deviation
 
     def logits(self, variables: dict, images: jax.Array) -> jax.Array:

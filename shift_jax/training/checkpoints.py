@@ -43,7 +43,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         keep_latest: int = 2,
         keep_best: int = 1,
         best_metric: str = "top1",
-        best_mode: Literal["max", "min"] = "max",
     ):
         """Opens or creates `directory`, and removes what a killed run left half-written there.
 
@@ -51,14 +50,14 @@ class Checkpoints(contextlib.AbstractContextManager):
         equal values of `best_metric` the newer is the better one; a checkpoint without metrics,
         or with NaN, is never among the best. Raises `InputError` for values out of range.
         """
-        if keep_latest < 1 or keep_best < 0 or best_mode not in ("max", "min"):
+        if keep_latest < 1 or keep_best < 0:
             raise InputError(
-                "Checkpoints need keep_latest >= 1, keep_best >= 0 and best_mode 'max' or 'min', "
-                f"but got {keep_latest}, {keep_best} and {best_mode!r}."
+                "Checkpoints need keep_latest of at least 1 and keep_best of at least 0, but got "
+                f"{keep_latest} and {keep_best}."
             )
         self._directory = Path(directory).absolute()
         self._best_metric = best_metric
-        self._policy = _NewestAndBest(keep_latest, keep_best, 1 if best_mode == "max" else -1)
+        self._policy = _NewestAndBest(keep_latest, keep_best)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -197,7 +196,7 @@ def find_checkpoint(
     entries = directory.iterdir() if directory.is_dir() else ()
     steps = sorted(int(entry.name) for entry in entries if entry.name.isdigit())
     if which == "best":
-        policy = _NewestAndBest(1, 1, sign=1)
+        policy = _NewestAndBest(1, 1)
         for step in steps:
             with contextlib.suppress(DamagedError):
                 metrics = read_manifest(directory / str(step))["metrics"]
@@ -214,7 +213,7 @@ def find_checkpoint(
 
 @dataclasses.dataclass
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the newest and the best steps, ranked by `sign * values[step]`.
+    """Keeps the newest and the best steps, ranked by `values[step]`, larger being better.
 
     Orbax's own `BestN` sorts NaN anywhere, and takes the metrics of earlier runs from files that
     stop its manager if they are damaged.
@@ -222,13 +221,12 @@ class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
 
     keep_latest: int
     keep_best: int
-    sign: int
     values: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def best_first(self, steps: Iterable[int]) -> list[int]:
         """Returns the ranked ones of `steps`, best first."""
         ranked = [step for step in steps if not math.isnan(self.values.get(step, math.nan))]
-        return sorted(ranked, key=lambda step: (self.sign * self.values[step], step), reverse=True)
+        return sorted(ranked, key=lambda step: (self.values[step], step), reverse=True)
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Returns for each checkpoint whether to keep it; called by Orbax at every save."""

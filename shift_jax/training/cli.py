@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from logging import Formatter
 
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
@@ -29,6 +31,10 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()
+    handler = logging.get_absl_handler()
+    handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+    # TFDS recommends OpenCV, once in each process.
+    handler.addFilter(lambda record: "OpenCV" not in record.getMessage())
     try:
         _parse_flags(list(sys.argv if argv is None else argv))
         main()
@@ -38,13 +44,17 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     except StoppedError as stop:
         print(stop, file=sys.stderr)
         return stop.exit_status
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
 def _parse_flags(argv: list[str]) -> None:
+    app.define_help_flags()
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError) as error:
+    except (flags.Error, AttributeError, KeyError, SyntaxError, ImportError) as error:
         raise InputError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not a flag: flags begin with --, as in --workdir=DIR.")
@@ -59,23 +69,37 @@ def _parse_flags(argv: list[str]) -> None:
 
 def _explain(error: BaseException, argv: list[str]) -> str:
     """One sentence for what absl and ml_collections raise."""
-    cause: BaseException | None = error
-    while cause is not None:
-        # A config file's own InputError, before ml_collections wraps it in its stack trace.
-        if isinstance(cause, InputError) and cause.__context__ is None:
-            return str(cause)
-        cause = cause.__context__
+    innermost = error
+    while innermost.__cause__ or innermost.__context__:
+        innermost = innermost.__cause__ or innermost.__context__
+        # A config file's own sentence, before ml_collections wraps it in its stack trace.
+        if isinstance(innermost, InputError) and "Traceback" not in str(innermost):
+            return str(innermost)
+    path = _config_argument(argv)
+    if "Traceback" in str(error) or isinstance(error, SyntaxError | ImportError):
+        reason = " ".join(str(innermost).split())
+        return f"The config {path} cannot be loaded ({type(innermost).__name__}: {reason})."
     if isinstance(error, AttributeError | KeyError):
-        config = ConfigFileFlagParser("config").parse(_config_argument(argv))
-        fields = flatten(config.to_dict())
-        for argument in argv:
-            override = re.match(r"--(?:no)?config\.([^=]+)", argument)
-            if override and override[1] not in fields:
-                return (
-                    f"The config has no field {override[1]!r}."
-                    f"{did_you_mean(override[1], fields)} Its fields are {', '.join(fields)}."
-                )
+        return _unknown_field(path, argv) or (
+            f"The config {path} cannot be loaded ({type(error).__name__}: {error})."
+        )
     return " ".join(str(error).split())
+
+
+def _unknown_field(path: str, argv: list[str]) -> str | None:
+    """The sentence for the first override that names no field of the config at `path`."""
+    try:
+        fields = flatten(ConfigFileFlagParser("config").parse(path).to_dict())
+    except AttributeError:  # Not a config file at all: it has no get_config.
+        return None
+    for argument in argv:
+        override = re.match(r"--(?:no)?config\.([^=]+)", argument)
+        if override and override[1] not in fields:
+            return (
+                f"The config has no field {override[1]!r}.{did_you_mean(override[1], fields)} "
+                f"Its fields are {', '.join(fields)}."
+            )
+    return None
 
 
 def _config_argument(argv: list[str]) -> str:

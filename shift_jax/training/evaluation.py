@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from shift_jax.errors import InputError
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.checkpoints import find_checkpoint, restore_variables
-from shift_jax.training.mesh import check_divides, make_mesh, replicated, to_devices
+from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.step import make_eval_step
 from shift_jax.training.workdir import read_config, write_json
 
@@ -31,14 +32,10 @@ def evaluate(
       mesh: the devices.
 
     Raises:
-      InputError: the split cannot be read, or its batch does not divide over the devices.
+      InputError: the split cannot be read.
     """
-    check_divides(
-        mesh,
-        task.eval_batch_size,
-        "The evaluation batch",
-        f"set eval_batch_size to a multiple of {mesh.size}",
-    )
+    # The last batch is padded anyway, so all of them may as well divide over the devices.
+    batch_size = math.ceil(task.eval_batch_size / mesh.size) * mesh.size
     sums: dict[str, float] = defaultdict(float)
 
     def add(batch_sums) -> None:
@@ -47,7 +44,7 @@ def evaluate(
             sums[key] += float(value)
 
     running: dict = {}
-    for batch in to_devices(task.eval_batches(split), mesh):
+    for batch in to_devices(task.eval_batches(split, batch_size), mesh):
         finished, running = running, eval_step(variables, batch)
         add(finished)
     add(running)
@@ -118,10 +115,15 @@ def evaluate_and_report(
     trained = TrainedModel(path, data_dir)
     split = split or trained.task.eval_split
     metrics = trained.evaluate(split)
-    for key in ("top1", "top5"):
-        if key in metrics:
-            print(f"{split} {key.replace('top', 'top-')} {100 * metrics[key]:.2f} %")
+    for key, value in metrics.items():
+        name = key.replace("top", "top-")
+        if key in trained.task.fractions:
+            print(f"{split} {name} {100 * value:.2f} %")
+        else:
+            print(f"{split} {name} {value:,.6g}")
     record = {**metrics, "split": split, "checkpoint": str(path)}
+    if output is None and path.parent.name != "checkpoints":
+        raise InputError(f"{path} is not in the workdir of a run: say where to write by --output.")
     target = Path(output) if output else path.parent.parent / "metrics.json"
     try:
         write_json(target, record)
@@ -129,7 +131,7 @@ def evaluate_and_report(
         raise InputError(
             f"{target} cannot be written ({error.strerror}): give another --output."
         ) from error
-    print(f"{int(metrics['examples']):,} examples, loss {metrics['loss']:.4f}; written to {target}")
+    print(f"written to {target}")
     return record
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
+from jax.sharding import Mesh
 
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, positive_int
 from shift_jax.tasks import Task, make_task
 from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.evaluation import evaluate
-from shift_jax.training.mesh import check_divides, make_mesh, to_devices
-from shift_jax.training.metrics import Pace, RunLog, SilentLog
+from shift_jax.training.mesh import make_mesh, to_devices
+from shift_jax.training.metrics import Pace, RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.step import (
     TrainState,
@@ -50,7 +52,7 @@ def train(
     Args:
       config: the experiment; `configs/common.py` explains its fields.
       workdir: folder of config.json, history.jsonl, checkpoints/ and tensorboard/.
-      devices: what to train on; None is all devices of all hosts.
+      devices: what to train on; None is all devices of this process.
       should_stop: called with the number of steps taken; True saves and stops.
 
     Returns:
@@ -68,10 +70,12 @@ class _Trainer:
     """One run: what `train` sets up, and the loop over its steps."""
 
     def __init__(self, config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None):
+        _check_numbers(config)
         self.config = config
         self.workdir = workdir
         self.mesh = make_mesh(devices)
         self.task = make_task(config)
+        self.task.check()
         _check_batches(self.task, self.mesh)
         steps_per_epoch = self.task.steps_per_epoch
         self.total_steps = math.ceil(config.epochs * steps_per_epoch)
@@ -84,23 +88,32 @@ class _Trainer:
     def run(self, should_stop: Callable[[int], bool]) -> dict[str, float]:
         setup = (self.task, self.optimizer, self.config.seed, self.mesh)
         template = abstract_state(*setup)
-        is_first_process = jax.process_index() == 0
-        claim_workdir(self.workdir, as_dict(self.config), write=is_first_process)
-        with Checkpoints(
-            self.workdir / "checkpoints",
-            keep_latest=self.config.keep_latest,
-            keep_best=self.config.keep_best,
-            best_metric=self.task.best_metric,
-        ) as checkpoints:
+        # Only now, when all that can be checked is: a mistake shall not claim the folder.
+        claim_workdir(self.workdir, as_dict(self.config))
+        with (
+            StopRequest() as stop,
+            Checkpoints(
+                self.workdir / "checkpoints",
+                keep_latest=self.config.keep_latest,
+                keep_best=self.config.keep_best,
+                best_metric=self.task.best_metric,
+            ) as checkpoints,
+        ):
             restored = checkpoints.restore_latest(template)
             state, start_step = restored if restored else (init_state(*setup), 0)
-            log = self._open_log(start_step) if is_first_process else SilentLog()
+            if start_step > self.total_steps:
+                raise InputError(
+                    f"{self.workdir} is trained to step {start_step}, beyond this run's "
+                    f"{self.total_steps} steps: its dataset was larger; choose another --workdir."
+                )
+            log = self._open_log(start_step)
             try:
                 log.say(self._opening(template, start_step))
                 if start_step == self.total_steps:
-                    return self._evaluate(state, start_step, log)
-                with StopRequest() as stop:
-                    return self._steps(state, start_step, checkpoints, log, stop, should_stop)
+                    metrics = self._evaluate(state)
+                    log.show_evaluation(start_step, self.task.eval_split, metrics)
+                    return metrics
+                return self._steps(state, start_step, checkpoints, log, stop, should_stop)
             except DivergedError as error:
                 last = checkpoints.latest_step
                 kept = "no checkpoint was saved before"
@@ -124,39 +137,39 @@ class _Trainer:
     ) -> dict[str, float]:
         watch = _Watch(log)
         pace = Pace()
-        batches = to_devices(self.task.train_batches(start_step), self.mesh)
-        for step in range(start_step + 1, self.total_steps + 1):
-            batch = next(batches)
-            state, step_metrics = self.train_step(state, batch)
-            watch.push(step, step_metrics)
-            pace.step(images=len(next(iter(batch.values()))))
-            is_last = step == self.total_steps
-            stopping = stop.requested or should_stop(step)
-            evaluating = is_last or step % self.eval_every_steps == 0
-            if evaluating or stopping or step % self.config.log_every_steps == 0:
-                log.report(
-                    step,
-                    watch.means()
-                    | {"learning_rate": float(self.schedule(step - 1))}
-                    | pace.report(steps_left=self.total_steps - step),
-                )
-            if evaluating:
-                metrics = self._evaluate(state, step, log)
-                checkpoints.save(step, state, config=as_dict(self.config), metrics=metrics)
-                pace.pause()
-            elif stopping:
-                checkpoints.save(step, state, config=as_dict(self.config))
-            if stopping and not is_last:
-                checkpoints.wait()
-                raise StoppedError(step, stop.signal)
+        with contextlib.closing(self.task.train_batches(start_step)) as host_batches:
+            batches = to_devices(host_batches, self.mesh)
+            for step in range(start_step + 1, self.total_steps + 1):
+                batch = next(batches)
+                state, step_metrics = self.train_step(state, batch)
+                watch.push(step, step_metrics)
+                pace.step(images=len(next(iter(batch.values()))))
+                is_last = step == self.total_steps
+                stopping = stop.requested or should_stop(step)
+                evaluating = is_last or step % self.eval_every_steps == 0
+                if evaluating or stopping or step % self.config.log_every_steps == 0:
+                    log.report(
+                        step,
+                        watch.means()
+                        | {"learning_rate": float(self.schedule(step - 1))}
+                        | pace.report(steps_left=self.total_steps - step),
+                    )
+                if evaluating:
+                    metrics = self._evaluate(state)
+                    _check_finite(metrics, f"of {self.task.eval_split} after step {step}")
+                    log.evaluation(step, self.task.eval_split, metrics)
+                    checkpoints.save(step, state, config=as_dict(self.config), metrics=metrics)
+                    pace.pause()
+                elif stopping:
+                    checkpoints.save(step, state, config=as_dict(self.config))
+                if stopping and not is_last:
+                    checkpoints.wait()
+                    raise StoppedError(step, stop.signal)
         return metrics
 
-    def _evaluate(self, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        split = self.task.eval_split
-        metrics = evaluate(self.task, variables, split, self.eval_step, self.mesh)
-        log.evaluation(step, split, metrics)
-        return metrics
+        return evaluate(self.task, variables, self.task.eval_split, self.eval_step, self.mesh)
 
     def _open_log(self, start_step: int) -> RunLog:
         return RunLog(
@@ -164,6 +177,7 @@ class _Trainer:
             start_step=start_step,
             total_steps=self.total_steps,
             steps_per_epoch=self.task.steps_per_epoch,
+            fractions=self.task.fractions,
             tensorboard=self.config.tensorboard,
         )
 
@@ -209,19 +223,35 @@ class _Watch:
         values = {key: float(value) for key, value in metrics.items()}
         self._log.train_step(step, values)
         self._since_means.append(values)
-        for key in ("loss", "gradient_norm"):
-            if not math.isfinite(values[key]):
-                raise DivergedError(f"The {key.replace('_', ' ')} is {values[key]} at step {step}")
+        _check_finite(values, f"at step {step}")
 
 
-def _check_batches(task: Task, mesh) -> None:
+def _check_finite(metrics: dict[str, float], where: str) -> None:
+    for key, value in metrics.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"The {key.replace('_', ' ')} {where} is {value}")
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    for field in ("batch_size", "eval_batch_size", "log_every_steps", "keep_latest"):
+        positive_int(field, config[field])
+    for field in ("epochs", "eval_every_epochs"):
+        if not 0 < config[field] < math.inf:
+            raise InputError(f"{field} is {config[field]}, expected a number above 0.")
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"seed is {config.seed}, expected an integer from 0 to 2**32 - 1.")
+
+
+def _check_batches(task: Task, mesh: Mesh) -> None:
+    """Raises InputError when a training batch cannot be split evenly over the mesh."""
     for size in task.batch_sizes:
-        is_whole = size == max(task.batch_sizes)
-        check_divides(
-            mesh,
-            size,
-            "The training batch" if is_whole else "The last training batch of an epoch",
-            f"set batch_size to a multiple of {mesh.size}"
-            if is_whole
-            else "set data.drop_remainder=True or another batch_size",
-        )
+        if size % mesh.size:
+            is_whole = size == max(task.batch_sizes)
+            what = "The training batch" if is_whole else "The last training batch of an epoch"
+            advice = f"set batch_size to a multiple of {mesh.size}"
+            if not is_whole:
+                advice = "set data.drop_remainder=True or another batch_size"
+            raise InputError(
+                f"{what} has {size} examples, which do not divide evenly over {mesh.size} "
+                f"devices: {advice}."
+            )

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from shift_jax.errors import InputError
+# Batches on their way to the devices while these compute.
+_BATCHES_AHEAD = 2
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with the one axis "data" over `devices`, by default all of all hosts."""
+    """Returns a mesh with the one axis "data" over `devices`, by default all there are."""
     return Mesh(np.asarray(devices if devices is not None else jax.devices()), ("data",))
 
 
@@ -28,22 +29,12 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_divides(mesh: Mesh, batch_size: int, what: str, advice: str) -> None:
-    """Raises InputError when a batch cannot be split evenly over the mesh."""
-    if batch_size % mesh.size:
-        raise InputError(
-            f"{what} has {batch_size} examples, which do not divide evenly over "
-            f"{mesh.size} devices: {advice}."
-        )
-
-
-def to_devices(batches: Iterable[dict], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
-    """Yields the batches as arrays sharded over the mesh, transferring `ahead` of them early.
+def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:
+    """Yields the batches as arrays sharded over the mesh, transferring two of them early.
 
     Args:
       batches: dicts of numpy arrays, each this process's rows of the global batch.
       mesh: where they go.
-      ahead: batches in flight while the device computes, at least 1.
     """
     sharding = over_batch(mesh)
     batches = iter(batches)
@@ -58,7 +49,7 @@ def to_devices(batches: Iterable[dict], mesh: Mesh, ahead: int = 2) -> Iterator[
                 }
             )
 
-    enqueue(ahead)
+    enqueue(_BATCHES_AHEAD)
     while queue:
         yield queue.popleft()
         enqueue(1)

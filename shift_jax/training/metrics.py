@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 import tqdm
-from clu import metric_writers
 
 from shift_jax.training.workdir import History
 
 
-class ConsoleWriter(metric_writers.LoggingWriter):
-    """A clu metric writer for people: a progress bar on a terminal, else one line a report.
+class Console:
+    """Tells people: a progress bar on a terminal, else one line a report.
 
     Args:
       total_steps: of the run.
       start_step: where this process starts.
       steps_per_epoch: to show the epoch.
+      fractions: names of the metrics shown as percentages.
       file: where to print, by default stderr; a bar when it is a terminal.
     """
 
@@ -29,34 +29,38 @@ class ConsoleWriter(metric_writers.LoggingWriter):
         total_steps: int,
         start_step: int,
         steps_per_epoch: int,
+        fractions: Collection[str],
         file: TextIO | None = None,
     ):
-        super().__init__()
-        file = sys.stderr if file is None else file
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
-        self._file = file
+        self._fractions = fractions
+        self._file = sys.stderr if file is None else file
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=start_step,
-            file=file,
-            disable=not file.isatty(),
+            file=self._file,
+            disable=not self._file.isatty(),
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{postfix}",
         )
 
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    def advance(self, step: int) -> None:
+        """Moves the bar to a step."""
+        self._bar.update(step - self._bar.n)
+
+    def report(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the present state: in the bar, or as a line."""
         if self._bar.disable:
             self.write_line(step, scalars)
         else:
-            self._bar.set_postfix_str(" | ".join(_readable(scalars)), refresh=False)
-            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(" | ".join(self._readable(scalars)))
 
-    def write_line(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Prints a line that stays."""
+    def write_line(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
+        """Prints a line that stays; `prefix` goes before each name."""
         position = f"step {step}/{self._total_steps} | epoch {step / self._steps_per_epoch:.1f}"
-        self.say(" | ".join([position, *_readable(scalars)]))
+        values = (prefix + text for text in self._readable(scalars))
+        self.say(" | ".join([position, *values]))
 
     def say(self, sentence: str) -> None:
         """Prints a sentence without breaking the bar."""
@@ -64,7 +68,19 @@ class ConsoleWriter(metric_writers.LoggingWriter):
         self._file.flush()
 
     def close(self) -> None:
+        """Leaves the bar as it is."""
         self._bar.close()
+
+    def _readable(self, scalars: Mapping[str, float]) -> Iterator[str]:
+        for key, value in scalars.items():
+            if key in self._fractions:
+                yield f"{key} {100 * value:.2f} %"
+            elif key == "images_per_second":
+                yield f"{value:,.0f} images/s"
+            elif key == "seconds_left":
+                yield f"{format_duration(value)} left"
+            elif key != "gradient_norm":  # Is for TensorBoard and the history.
+                yield f"{key} {value:.4g}"
 
 
 class RunLog:
@@ -75,6 +91,7 @@ class RunLog:
       start_step: where this process starts; the history's later lines are dropped.
       total_steps: of the run.
       steps_per_epoch: to show the epoch.
+      fractions: names of the metrics shown as percentages.
       tensorboard: whether to write TensorBoard event files.
     """
 
@@ -85,29 +102,38 @@ class RunLog:
         start_step: int,
         total_steps: int,
         steps_per_epoch: int,
+        fractions: Collection[str],
         tensorboard: bool,
     ):
         self._history = History(workdir, start_step)
-        self._console = ConsoleWriter(total_steps, start_step, steps_per_epoch)
+        self._console = Console(total_steps, start_step, steps_per_epoch, fractions)
         self._tensorboard = None
         if tensorboard:
+            # Here, because it imports TensorFlow, which takes seconds.
+            from clu import metric_writers
+
             writer = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
             self._tensorboard = metric_writers.AsyncWriter(writer)
 
     def train_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records one step's metrics; `report` writes them out."""
         self._history.add(step, "train", **metrics)
+        self._console.advance(step)
 
     def report(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the state of training."""
-        self._console.write_scalars(step, scalars)
+        self._console.report(step, scalars)
         if self._tensorboard:
             self._tensorboard.write_scalars(step, {f"train/{k}": v for k, v in scalars.items()})
         self._history.flush()
 
+    def show_evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Shows the metrics of a whole split."""
+        self._console.write_line(step, metrics, prefix=f"{split} ")
+
     def evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Shows and records the metrics of a whole split."""
-        self._console.write_line(step, {f"{split} {key}": value for key, value in metrics.items()})
+        self.show_evaluation(step, split, metrics)
         if self._tensorboard:
             self._tensorboard.write_scalars(step, {f"{split}/{k}": v for k, v in metrics.items()})
         self._history.add(step, "eval", split=split, **metrics)
@@ -123,34 +149,6 @@ class RunLog:
         self._console.close()
         if self._tensorboard:
             self._tensorboard.close()
-
-
-class SilentLog(RunLog):
-    """The log of the processes that are not the first: nothing is written twice."""
-
-    def __init__(self):
-        pass
-
-    def _nothing(self, *_args, **_kwargs) -> None:
-        pass
-
-    train_step = report = evaluation = say = close = _nothing
-
-
-def _readable(scalars: Mapping[str, float]) -> list[str]:
-    texts = []
-    for key, value in scalars.items():
-        if "top1" in key or "top5" in key:
-            texts.append(f"{key} {100 * value:.2f} %")
-        elif key == "gradient_norm":
-            continue  # For TensorBoard and the history; a line has no room for it.
-        elif key == "images_per_second":
-            texts.append(f"{value:,.0f} images/s")
-        elif key == "seconds_left":
-            texts.append(f"{format_duration(value)} left")
-        else:
-            texts.append(f"{key} {value:.4g}")
-    return texts
 
 
 def format_duration(seconds: float) -> str:

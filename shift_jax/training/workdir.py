@@ -29,34 +29,39 @@ def as_dict(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def claim_workdir(workdir: Path, config: dict, write: bool) -> None:
+def claim_workdir(workdir: Path, config: dict) -> None:
     """Makes `workdir` this config's, or checks that it already is.
 
     Args:
       workdir: the run's folder, created when missing.
       config: plain JSON values.
-      write: whether this process may write the folder.
 
     Raises:
-      InputError: the folder belongs to another config (names the first fields that differ), or
-        it cannot be created or read.
+      InputError: the folder belongs to another config (names the first fields that differ), has
+        checkpoints but no config, or cannot be created or read.
     """
     path = workdir / "config.json"
     if not path.exists():
-        if write:
-            try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                write_json(path, config)
-            except OSError as error:
-                raise InputError(
-                    f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
-                ) from error
+        if any((workdir / "checkpoints").glob("*")):
+            raise InputError(
+                f"{workdir} has checkpoints but no config.json, so that they may be another "
+                "config's: choose another --workdir."
+            )
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(path, config)
+        except OSError as error:
+            raise InputError(
+                f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
+            ) from error
         return
     theirs, ours = flatten(read_config(workdir)), flatten(config)
+    # A dataset's folder may move with the machine, but of "folder" it is the dataset itself.
+    free = set(_FREE_FIELDS) - ({"data.data_dir"} if ours.get("data.name") == "folder" else set())
     different = [
         f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
         for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key) and key not in _FREE_FIELDS
+        if theirs.get(key) != ours.get(key) and key not in free
     ]
     if different:
         more = f" and {len(different) - 3} more differ" if len(different) > 3 else ""
@@ -74,14 +79,17 @@ def read_config(workdir: Path) -> dict:
     """
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        config = json.loads(path.read_text())
+    except OSError as error:
         raise InputError(
-            f"{workdir} is not the workdir of a run (it has no config.json): give the folder that "
-            "train.py was called with."
-        ) from None
+            f"{workdir} is not the workdir of a run (config.json: {error.strerror}): give the "
+            "folder that train.py was called with."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): restore it or start over.") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is not the config of a run: restore it or start over.")
+    return config
 
 
 def write_json(path: Path, value: Any) -> None:

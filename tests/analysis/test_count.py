@@ -1,3 +1,5 @@
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from shift_jax import create_model
 from shift_jax.analysis.count import count_macs, count_parameters, paper_cifar_macs
 from shift_jax.errors import InputError
 from shift_jax.layers import CSC
+from shift_jax.models import cifar
 
 CIFAR = (32, 32, 3)
 
@@ -51,6 +54,7 @@ REDUCED = [
     ("resnet20_projection", {"reduction": "module", "factor": 12}, 35946),
     ("resnet110", {"reduction": "net", "expansion": 1}, 204822),
     ("resnet20", {"reduction": "module", "expansion": 9}, 272474),
+    ("depthwiseresnet20", {"expansion": 1}, 38602),
 ]
 
 
@@ -66,6 +70,14 @@ def test_every_row_of_table_5(name, arguments, ten, hundred, macs, paper_macs):
 @pytest.mark.parametrize(("name", "arguments", "parameters"), REDUCED)
 def test_reduced_resnets(name, arguments, parameters):
     assert count_parameters(create_model(name, **arguments), CIFAR) == parameters
+
+
+@pytest.mark.parametrize("build", [cifar.resnet, cifar.shiftresnet, cifar.depthwiseresnet])
+def test_docstrings_give_the_true_counts(build):
+    tested = {n for row in [*ROWS, *REDUCED] for n in row[2:] if build.__name__ in row[0]}
+    numbers = {int(n.replace(",", "")) for n in re.findall(r"\d+,[\d,]*\d", build.__doc__)}
+    assert numbers
+    assert numbers <= tested
 
 
 def test_sc2_costs_what_csc_costs():

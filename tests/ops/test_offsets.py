@@ -20,8 +20,17 @@ def test_offsets_equal_the_formula(channels, kernel_size, dilation, order):
 
 @pytest.mark.parametrize(
     ("channels", "kernel_size", "per_direction", "left_over"),
-    [(16, 3, 1, 7), (32, 3, 3, 5), (64, 3, 7, 1), (128, 3, 14, 2), (144, 3, 16, 0)]
-    + [(64, 5, 2, 14), (128, 5, 5, 3), (256, 5, 10, 6), (384, 5, 15, 9)],
+    [
+        (16, 3, 1, 7),
+        (32, 3, 3, 5),
+        (64, 3, 7, 1),
+        (128, 3, 14, 2),
+        (144, 3, 16, 0),
+        (64, 5, 2, 14),
+        (128, 5, 5, 3),
+        (256, 5, 10, 6),
+        (384, 5, 15, 9),
+    ],
 )
 @pytest.mark.parametrize("order", ["grouped", "interleaved"])
 def test_channels_of_each_direction(channels, kernel_size, per_direction, left_over, order):

@@ -155,14 +155,11 @@ def test_arrays_may_be_donated_right_after_save(directory, devices):
         assert_same(checkpoints.restore(abstract(state), 1), expected)
 
 
-@pytest.mark.parametrize(
-    ("mode", "values"), [("max", [0.9, 0.8, 0.7, 0.6, 0.5]), ("min", [1.0, 2.0, 3.0, 4.0, 5.0])]
-)
-def test_newest_and_best_are_kept_while_the_metric_gets_worse(directory, mode, values):
+def test_newest_and_best_are_kept_while_the_metric_falls(directory):
     state = make_state()
-    for step, value in enumerate(values, start=1):
+    for step, value in enumerate([0.9, 0.8, 0.7, 0.6, 0.5], start=1):
         # Opened anew each time: the ranking of earlier runs counts too.
-        with Checkpoints(directory, keep_latest=2, best_metric="m", best_mode=mode) as checkpoints:
+        with Checkpoints(directory, keep_latest=2, best_metric="m") as checkpoints:
             checkpoints.save(step, state, config=CONFIG, metrics={"m": value, "other": 0})
             assert checkpoints.steps() == sorted({1, max(1, step - 1), step})
             assert checkpoints.best_step == 1
@@ -229,8 +226,8 @@ def test_variables_of_no_intact_checkpoint(directory, path):
 
 
 def test_a_mistake_in_the_call_is_told_before_anything_is_written(directory):
-    for options in ({"keep_latest": 0}, {"keep_best": -1}, {"best_mode": "maximum"}):
-        with pytest.raises(InputError, match="keep_latest >= 1"):
+    for options in ({"keep_latest": 0}, {"keep_best": -1}):
+        with pytest.raises(InputError, match="keep_latest of at least 1"):
             Checkpoints(directory, **options)
     state = make_state()
     with Checkpoints(directory) as checkpoints:

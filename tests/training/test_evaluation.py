@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
 
 
-@pytest.mark.parametrize("batch_size", [8, 104, 360, 512])
+@pytest.mark.parametrize("batch_size", [7, 104, 512])
 def test_every_example_counts_once_on_any_number_of_devices(tiny_config, batch_size):
     tiny_config.eval_batch_size = batch_size
     task = make_task(tiny_config)
@@ -24,7 +25,7 @@ def test_every_example_counts_once_on_any_number_of_devices(tiny_config, batch_s
     ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     log_sums = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
     loss = (log_sums - logits[np.arange(len(labels)), labels]).mean()
-    for count in (1, 8):
+    for count in (1, 3, 8):
         mesh = make_mesh(jax.devices()[:count])
         metrics = evaluate(task, variables, "test", make_eval_step(task, mesh), mesh)
         assert metrics["examples"] == 360
@@ -48,6 +49,7 @@ def test_newest_and_best_checkpoint_and_the_files_written(run, capsys):
     latest = evaluate_and_report(workdir=run)
     out = capsys.readouterr().out
     assert f"test top-1 {100 * latest['top1']:.2f} %" in out and "test top-5" in out
+    assert "test examples 360" in out
     assert json.loads((run / "metrics.json").read_text()) == latest
     best = evaluate_and_report(workdir=run, which="best", output=run / "best.json")
     assert best["top1"] > latest["top1"]
@@ -55,6 +57,15 @@ def test_newest_and_best_checkpoint_and_the_files_written(run, capsys):
     same = evaluate_and_report(checkpoint=run / "checkpoints" / "7", split="train")
     assert same["examples"] == 1437 and same["split"] == "train"
     assert json.loads((run / "metrics.json").read_text()) == same
+
+
+def test_a_copied_checkpoint_needs_an_output(run, tmp_path):
+    shutil.copytree(run / "checkpoints" / "14", tmp_path / "copy")
+    with pytest.raises(InputError, match="say where to write by --output"):
+        evaluate_and_report(checkpoint=tmp_path / "copy")
+    assert not (tmp_path.parent / "metrics.json").exists()
+    evaluate_and_report(checkpoint=tmp_path / "copy", output=tmp_path / "own.json")
+    assert json.loads((tmp_path / "own.json").read_text())["examples"] == 360
 
 
 def test_a_trained_model_carries_its_config(run):
@@ -69,6 +80,7 @@ def test_a_trained_model_carries_its_config(run):
         ({}, "Give either --workdir"),
         ({"workdir": "a", "checkpoint": "b"}, "Give either --workdir"),
         ({"workdir": "nowhere"}, "nowhere is not the workdir of a run"),
+        ({"workdir": "README.md"}, "README.md is not the workdir of a run"),
         ({"checkpoint": "nowhere/checkpoints/3"}, "is no checkpoint, or a damaged one"),
     ],
 )

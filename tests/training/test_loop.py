@@ -101,9 +101,11 @@ def test_a_finished_run_is_evaluated_again_and_not_changed(tiny_config, tmp_path
     one = jax.devices()[:1]
     first = train(tiny_config, tmp_path, devices=one)
     before = saved_state(tiny_config, tmp_path, 14, one)
+    history = read_history(tmp_path)
     assert train(tiny_config, tmp_path, devices=one) == first
     assert "is trained to its last step, 14" in capsys.readouterr().err
     assert_identical(saved_state(tiny_config, tmp_path, 14, one), before)
+    assert read_history(tmp_path) == history
 
 
 def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_path):
@@ -120,7 +122,7 @@ def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny_config, t
         if r["kind"] == "train"
         and not (math.isfinite(r["loss"]) and math.isfinite(r["gradient_norm"]))
     ]
-    assert f"at step {bad[0]['step']}: training stopped" in sentence
+    assert f"at step {bad[0]['step']} is nan: training stopped" in sentence
     assert f"the last good checkpoint is {tmp_path / 'checkpoints' / '7'}" in sentence
     variables, _ = restore_variables(tmp_path / "checkpoints" / "7")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
@@ -145,6 +147,18 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, t
     assert read_history(damaged) == read_history(whole)
 
 
+@pytest.mark.parametrize("epochs", [4.0, 2.0])
+def test_a_run_that_diverges_in_the_last_step_before_an_evaluation(tiny_config, tmp_path, epochs):
+    """Its losses are still finite, but the network saved would not be."""
+    tiny_config.schedule.learning_rate = 1e-3
+    tiny_config.schedule.boundaries_epochs = (2 - 1 / 7,)
+    tiny_config.schedule.factor = 1e38
+    tiny_config.epochs = epochs
+    with pytest.raises(DivergedError, match=r"of test after step 14 is .*checkpoints/7;"):
+        train(tiny_config, tmp_path, devices=jax.devices()[:1])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["7"]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -153,23 +167,34 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, t
             {"data.drop_remainder": False},
             "The last training batch of an epoch has 37 examples, .*drop_remainder=True",
         ),
-        ({"eval_batch_size": 100}, "The evaluation batch has 100 .*eval_batch_size"),
         ({"model.name": "shiftresnet21"}, "Did you mean 'shiftresnet20'"),
+        ({"model.expansion": 0.0}, "expansion 0.0 of 9 channels leaves no channel"),
+        ({"model.dtype": "float3"}, "model.dtype is 'float3', expected 'float32', 'bfloat16'"),
         ({"data.name": "digit"}, "Did you mean 'digits'"),
-        ({"data.mean": (0.5, 0.5, 0.5)}, "data.mean has 3 values, .* images' 1 channels"),
+        ({"data.eval_split": "tset"}, "Did you mean 'test'"),
+        ({"data.mean": (0.5, 0.5, 0.5)}, r"data.mean is .*, expected 1 number"),
+        ({"data.std": (0.0,)}, r"data.std is \(0.0,\), expected 1 number\(s\) above 0"),
         ({"task": "clasification"}, "Did you mean 'classification'"),
         ({"schedule.name": "cosin"}, "Did you mean 'cosine'"),
         ({"optimizer.weight_decay_on": "weights"}, "expected 'all' or 'kernels'"),
+        ({"batch_size": 0}, "batch_size is 0, expected a positive integer"),
+        ({"eval_batch_size": 0}, "eval_batch_size is 0, expected a positive integer"),
+        ({"log_every_steps": 0}, "log_every_steps is 0, expected a positive integer"),
+        ({"epochs": 0.0}, "epochs is 0.0, expected a number above 0"),
+        ({"eval_every_epochs": -1.0}, "eval_every_epochs is -1.0"),
+        ({"label_smoothing": 3.0}, "label_smoothing is 3.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 1600}, "batch_size 1600 is larger than the data set"),
     ],
 )
-def test_bad_configs(tiny_config, tmp_path, changes, sentence):
+def test_bad_configs_are_refused_before_the_workdir_is_touched(
+    tiny_config, tmp_path, changes, sentence
+):
     with tiny_config.unlocked():
         tiny_config.update_from_flattened_dict(changes)
     with pytest.raises(InputError, match=sentence):
         train(tiny_config, tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoints").exists() or not any(
-        (tmp_path / "run" / "checkpoints").iterdir()
-    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_of_another_config_is_left_alone(tiny_config, tmp_path):
@@ -181,3 +206,17 @@ def test_a_workdir_of_another_config_is_left_alone(tiny_config, tmp_path):
     with pytest.raises(InputError, match=r"schedule.learning_rate is 0.1 there and 0.2 here; "):
         train(tiny_config, tmp_path)
     assert (tmp_path / "history.jsonl").read_text() == before
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match="has checkpoints but no config.json"):
+        train(tiny_config, tmp_path)
+
+
+def test_a_dataset_that_shrank_is_noticed(tiny_config, tmp_path):
+    tiny_config.batch_size = 40
+    with pytest.raises(StoppedError):
+        train(tiny_config, tmp_path, should_stop=lambda step: step == 36)
+    config = json.loads((tmp_path / "config.json").read_text())
+    tiny_config.batch_size = config["batch_size"] = 200
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="is trained to step 36, beyond this run's 14 steps"):
+        train(tiny_config, tmp_path)

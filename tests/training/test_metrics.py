@@ -1,7 +1,7 @@
 import io
 import json
 
-from shift_jax.training.metrics import ConsoleWriter, Pace, RunLog, format_duration
+from shift_jax.training.metrics import Console, Pace, RunLog, format_duration
 from shift_jax.training.workdir import History, read_history
 
 SCALARS = {
@@ -20,9 +20,10 @@ class Terminal(io.StringIO):
 
 def test_a_log_gets_plain_lines():
     file = io.StringIO()
-    writer = ConsoleWriter(total_steps=100, start_step=0, steps_per_epoch=40, file=file)
-    writer.write_scalars(50, SCALARS)
-    writer.close()
+    console = Console(100, start_step=0, steps_per_epoch=40, fractions={"top1"}, file=file)
+    console.advance(50)
+    console.report(50, SCALARS)
+    console.close()
     assert file.getvalue() == (
         "step 50/100 | epoch 1.2 | loss 1.235 | top1 45.67 % | 1,234 images/s | 3 min 5 s left\n"
     )
@@ -30,10 +31,11 @@ def test_a_log_gets_plain_lines():
 
 def test_a_terminal_gets_a_bar():
     file = Terminal()
-    writer = ConsoleWriter(total_steps=100, start_step=10, steps_per_epoch=40, file=file)
-    writer.write_scalars(50, SCALARS)
-    writer.say("hello")
-    writer.close()
+    console = Console(100, start_step=10, steps_per_epoch=40, fractions={"top1"}, file=file)
+    console.advance(50)
+    console.report(50, SCALARS)
+    console.say("hello")
+    console.close()
     text = file.getvalue()
     assert "50%" in text and "step 50/100" in text and "1,234 images/s" in text and "\r" in text
     assert "3 min 5 s left" in text and "hello\n" in text
@@ -79,7 +81,14 @@ def test_history_drops_what_was_written_after_the_resumed_step(tmp_path):
 def test_tensorboard_files_hold_the_scalars(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = RunLog(tmp_path, start_step=0, total_steps=9, steps_per_epoch=3, tensorboard=True)
+    log = RunLog(
+        tmp_path,
+        start_step=0,
+        total_steps=9,
+        steps_per_epoch=3,
+        fractions={"top1"},
+        tensorboard=True,
+    )
     log.train_step(1, {"loss": 2.0})
     log.report(1, {"loss": 2.0, "top1": 0.25})
     log.evaluation(3, "test", {"top1": 0.5, "examples": 7})
