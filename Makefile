@@ -4,8 +4,14 @@
 # make lint        formatting, lint and the one-way imports
 # make bench       speed of the shift on this device
 
-PYTHON ?= python3
 VENV := .venv
+# An interpreter named on the command line that is not the environment's makes it anew.
+ifdef PYTHON
+  ifneq ($(shell $(VENV)/bin/python -V 2>/dev/null),$(shell $(PYTHON) -V 2>/dev/null))
+    $(shell rm -f $(VENV)/installed)
+  endif
+endif
+PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
@@ -16,7 +22,7 @@ venv: $(VENV)/installed
 $(VENV)/installed: pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[dev]'
 	@touch $@
 

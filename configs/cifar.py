@@ -6,7 +6,9 @@
 Options after the colon: the dataset (cifar10 or cifar100), a model of shift_jax.list_models(), its
 arguments as key=value, and `smoke` for a run of seconds on a CPU.
 
-Reproduces: Table 5's cells (and with them Tables 1, 2 and 4), to the letter of the authors' code.
+Reproduces: Table 5's cells (and with them Tables 1, 2 and 4), by the authors' code; the one known
+difference is that BatchNorm's running variance is the batch's own, which PyTorch multiplies by
+n / (n - 1), 1.0001 here.
 Expected CIFAR-100 top-1 in %, paper / the authors' later run: ShiftResNet20 with E = 1, 3, 6, 9:
 55.62 / 55.05, 62.32 / 65.83, 68.64 / 69.73, 69.82 / 70.77; ShiftResNet56: 65.21 / 63.20, 69.77,
 72.13 / 72.33, 73.64 / 73.43; ShiftResNet110: 67.84 / 68.01, 71.83 / 72.10, 72.56 / 73.17, 74.10 /
