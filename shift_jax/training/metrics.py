@@ -79,6 +79,8 @@ class Console:
                 yield f"{value:,.0f} images/s"
             elif key == "seconds_left":
                 yield f"{format_duration(value)} left"
+            elif isinstance(value, int):
+                yield f"{key} {value:,}"
             elif key != "gradient_norm":  # Is for TensorBoard and the history.
                 yield f"{key} {value:.4g}"
 

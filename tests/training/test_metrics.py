@@ -91,12 +91,20 @@ def test_tensorboard_files_hold_the_scalars(tmp_path, capsys):
     )
     log.train_step(1, {"loss": 2.0})
     log.report(1, {"loss": 2.0, "top1": 0.25})
-    log.evaluation(3, "test", {"top1": 0.5, "examples": 7})
+    log.evaluation(3, "test", {"top1": 0.5, "examples": 10_000})
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     tags = set(events.Tags()["tensors"]) | set(events.Tags()["scalars"])
     assert {"train/loss", "train/top1", "test/top1"} <= tags
-    assert "step 3/9 | epoch 1.0 | test top1 50.00 % | test examples 7" in capsys.readouterr().err
+    assert (
+        "step 3/9 | epoch 1.0 | test top1 50.00 % | test examples 10,000" in capsys.readouterr().err
+    )
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert lines[-1] == {"step": 3, "kind": "eval", "split": "test", "top1": 0.5, "examples": 7}
+    assert lines[-1] == {
+        "step": 3,
+        "kind": "eval",
+        "split": "test",
+        "top1": 0.5,
+        "examples": 10_000,
+    }
