@@ -42,7 +42,7 @@ class Console:
             file=self._file,
             disable=not self._file.isatty(),
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{postfix}",
+            bar_format="{percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{desc}",
         )
 
     def advance(self, step: int) -> None:
@@ -54,7 +54,7 @@ class Console:
         if self._bar.disable:
             self.write_line(step, scalars)
         else:
-            self._bar.set_postfix_str(" | ".join(self._readable(scalars)))
+            self._bar.set_description_str(" | ".join(["", *self._readable(scalars)]))
 
     def write_line(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
         """Prints a line that stays; `prefix` goes before each name."""

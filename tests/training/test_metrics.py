@@ -37,8 +37,8 @@ def test_a_terminal_gets_a_bar():
     console.say("hello")
     console.close()
     text = file.getvalue()
-    assert "50%" in text and "step 50/100" in text and "1,234 images/s" in text and "\r" in text
-    assert "3 min 5 s left" in text and "hello\n" in text
+    assert "step 50/100 | loss 1.235 | top1 45.67 % | 1,234 images/s | 3 min 5 s left" in text
+    assert "50%" in text and "\r" in text and "hello\n" in text
 
 
 def test_durations():
