@@ -10,7 +10,6 @@ most to whoever waits for all of its threads.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import os
 import platform
@@ -31,6 +30,7 @@ from benchmarks.formulations import (
     training_step,
     with_adjoint,
 )
+from benchmarks.table import write_table
 from shift_jax.ops import shift, shift_conv
 
 try:
@@ -200,13 +200,7 @@ def main(argv=None) -> int:
                     + "  ".join(f"{key} {row[key]}" for key in seconds),
                     flush=True,
                 )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        names = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {output.name}")
+    write_table(output, rows)
     return 0
 
 

@@ -13,7 +13,6 @@ main memory; the estimated cycles do not.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import re
 import sys
@@ -31,6 +30,7 @@ from jax.sharding import SingleDeviceSharding
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.formulations import SHAPES, SHIFTS, candidates, training_step
+from benchmarks.table import write_table
 from shift_jax.ops import shift_conv
 
 BATCH = 64
@@ -124,12 +124,7 @@ def main(argv=None) -> int:
             }
             rows.append(row)
             print("  ".join(map(str, list(row.values())[1:11])), flush=True)
-    flags.output.parent.mkdir(parents=True, exist_ok=True)
-    with flags.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {flags.output.name}")
+    write_table(flags.output, rows)
     return 0
 
 

@@ -7,17 +7,10 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from shift_jax.data import load_source, pad_crop_flip, train_batches
 from shift_jax.errors import InputError
-
-tfds = pytest.importorskip("tensorflow_datasets")
-
-REAL_DATA = pathlib.Path(__file__).parents[2].parent / "shared/data/tfds"
-needs_real_cifar100 = pytest.mark.skipif(
-    not (REAL_DATA / "cifar100").is_dir(),
-    reason=f"needs CIFAR-100 prepared as array_record in {REAL_DATA}",
-)
 
 
 class TinyDigits(tfds.core.GeneratorBasedBuilder):
@@ -35,17 +28,14 @@ class TinyDigits(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._examples(5), "test": self._examples(3)}
+        return {"train": self._generate_examples(5), "test": self._generate_examples(3)}
 
-    def _examples(self, count):
+    def _generate_examples(self, count):
         for i in range(count):
             yield i, {"image": np.full(self.shape(i), i, np.uint8), "label": i % 2, "id": i}
 
     def shape(self, i):
         return self.SHAPE
-
-    def _generate_examples(self):
-        raise NotImplementedError
 
 
 class TinySizes(TinyDigits):
@@ -245,9 +235,8 @@ def test_image_size_is_asked_for_and_checked(data_dir):
 # The real thing
 
 
-@needs_real_cifar100
-def test_real_cifar100():
-    source = load_source("cifar100", "test", data_dir=str(REAL_DATA))
+def test_real_cifar100(shared_data):
+    source = load_source("cifar100", "test", data_dir=str(shared_data / "tfds"))
     assert len(source) == 10_000 and source.image_shape == (32, 32, 3)
     assert source.num_classes == 100 and source.class_names[:2] == ("apple", "aquarium_fish")
     sample = np.stack([source[i]["image"] for i in range(0, 10_000, 20)])
@@ -255,9 +244,8 @@ def test_real_cifar100():
     np.testing.assert_allclose(sample.mean((0, 1, 2)) / 255, [0.5071, 0.4866, 0.4409], atol=0.02)
 
 
-@needs_real_cifar100
-def test_real_cifar100_trains_alike_with_and_without_workers():
-    source = load_source("cifar100", "train[:1%]", data_dir=str(REAL_DATA))
+def test_real_cifar100_trains_alike_with_and_without_workers(shared_data):
+    source = load_source("cifar100", "train[:1%]", data_dir=str(shared_data / "tfds"))
     one, other = (
         train_batches(source, pad_crop_flip(4, True), batch_size=128, seed=0, num_workers=workers)
         for workers in (0, 2)
