@@ -46,6 +46,13 @@ def pytorch_bias_init(fan_in: int) -> Initializer:
     return init
 
 
+def bias_init_for(kernel_init: Initializer, fan_in: int) -> Initializer:
+    """The bias initializer that goes with a kernel's: PyTorch's with PyTorch's, else zeros."""
+    if kernel_init is pytorch_init:
+        return pytorch_bias_init(fan_in)
+    return nn.initializers.zeros_init()
+
+
 class NormFactory(Protocol):
     """Makes the normalisation layer that follows a convolution."""
 
@@ -54,12 +61,12 @@ class NormFactory(Protocol):
     ) -> nn.Module: ...
 
 
-def batch_norm(train: bool, **kwargs) -> nn.Module:
+def batch_norm(train: bool, *, epsilon: float = 1e-5, **kwargs) -> nn.Module:
     """BatchNorm with the constants of the authors' PyTorch code (its momentum 0.1 is 0.9 here).
 
     Under `jax.jit` with a batch sharded over devices the statistics are the global batch's.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **kwargs)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=epsilon, **kwargs)
 
 
 def middle_channels(expansion: float, reference: int) -> int:

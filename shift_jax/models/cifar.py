@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from shift_jax.errors import InputError, did_you_mean
-from shift_jax.layers import CSC, SC2, batch_norm, he_init, pytorch_bias_init, pytorch_init
-from shift_jax.models.cifar_blocks import BasicBlock, DepthwiseBlock
-from shift_jax.models.registry import ModelRecord, register
+from shift_jax.errors import InputError
+from shift_jax.layers import batch_norm
+from shift_jax.models.blocks import ShiftModule, shift_module
+from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.registry import Count, ModelRecord, register
+from shift_jax.models.residual_blocks import BasicBlock, DepthwiseBlock
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
-Initialization = Literal["he", "pytorch"]
-
 _BLOCKS_PER_GROUP = {20: 3, 56: 9, 110: 18}
-_INITIALIZERS = {"he": he_init, "pytorch": pytorch_init}
 
 # Table 5's reduced ResNets: the factor that gives the size of a ShiftResNet of expansion E.
 _MODULE_FACTORS = {
@@ -38,71 +36,51 @@ _MODULE_FACTORS = {
 _NET_FACTORS = {1: 8.2, 3: 2.8, 6: 1.45, 9: 1.0}
 
 
-class CifarNet(nn.Module):
+class CifarNet(Network, kw_only=True):
     """Stem, three groups of blocks, global average pooling and classifier.
 
     Attributes:
       blocks_per_group: n; the depth is 6n + 2.
       block: makes one block from `features`, `stride`, `dtype`, `param_dtype`, `kernel_init`
         and `name`; called as `block(x, train)`.
-      num_classes: width of the classifier.
       widths: channels of the three groups; the stem has the first.
-      initialization: "he" (normal, zero biases) or "pytorch" (uniform ±1/√fan_in, biases too).
-      dtype, param_dtype: computation and parameter types; the logits are float32.
     """
 
     blocks_per_group: int
     block: Callable[..., nn.Module]
-    num_classes: int = 10
     widths: tuple[int, int, int] = (16, 32, 64)
-    initialization: Initialization = "he"
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool = False
-    ) -> Float[Array, "b num_classes"]:
+    ) -> Float[Array, "b num_classes"] | tuple[FeatureMap, ...]:
+        check_images(x)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        kernel_init = _INITIALIZERS[self.initialization]
-        x = nn.Conv(
-            self.widths[0], (3, 3), use_bias=False, kernel_init=kernel_init, name="stem", **types
-        )(x)
+        x = nn.Conv(self.widths[0], (3, 3), use_bias=False, name="stem", **self.common)(x)
         x = nn.relu(batch_norm(train, name="stem_norm", **types)(x))
+        maps = [FeatureMap("stem", 1, x)]
         for group, features in enumerate(self.widths, start=1):
             for index in range(1, self.blocks_per_group + 1):
                 x = self.block(
                     features=features,
                     stride=2 if group > 1 and index == 1 else 1,
-                    kernel_init=kernel_init,
                     name=f"group{group}_block{index}",
-                    **types,
+                    **self.common,
                 )(x, train)
-        x = x.mean(axis=(-3, -2))
-        bias_init = nn.initializers.zeros_init()
-        if self.initialization == "pytorch":
-            bias_init = pytorch_bias_init(fan_in=x.shape[-1])
-        logits = nn.Dense(
-            self.num_classes,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            name="classifier",
-            **types,
-        )(x)
-        return logits.astype(jnp.float32)
+            maps.append(FeatureMap(f"group{group}", 2 ** (group - 1), x))
+        if self.features_only:
+            return tuple(maps)
+        return self.classify(x.mean(axis=(-3, -2)))
 
 
 def resnet(
     depth: int,
-    num_classes: int = 10,
     *,
     reduction: Literal["module", "net"] | None = None,
     expansion: float | None = None,
     factor: float | None = None,
     shortcut: Literal["identity", "projection"] = "identity",
-    initialization: Initialization = "he",
-    dtype: Any = None,
-    param_dtype: Any = jnp.float32,
+    **common,
 ) -> CifarNet:
     """ResNet of He et al. 2016 for CIFAR, and the reduced ones of Tables 2 and 5.
 
@@ -111,7 +89,6 @@ def resnet(
 
     Args:
       depth: 20, 56 or 110.
-      num_classes: width of the classifier.
       reduction: None, "module" (each block's first convolution has int(c / factor) filters) or
         "net" (all widths are int(c / √factor)).
       expansion: reduce to the size of the ShiftResNet with this expansion: 1, 3, 6 or 9 (not
@@ -120,8 +97,7 @@ def resnet(
       shortcut: "identity" where the shape does not change. "projection" has a 1×1 convolution
         and BatchNorm in every block, as the authors' first code had by mistake (the likely cause
         of Table 5's ResNet110 module-wise cells of 40 %); registered as `resnet20_projection` …
-      initialization: "he" or "pytorch".
-      dtype, param_dtype: computation and parameter types.
+      **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
 
     Raises:
       InputError: contradicting or unknown arguments, or a reduction that leaves no filter.
@@ -139,22 +115,19 @@ def resnet(
     block = partial(
         BasicBlock, middle_factor=middle_factor, always_project=shortcut == "projection"
     )
-    return _cifar_net(depth, block, num_classes, initialization, dtype, param_dtype, widths)
+    return _cifar_net(depth, block, widths=widths, **common)
 
 
 def shiftresnet(
     depth: int,
-    num_classes: int = 10,
     *,
     expansion: float = 1,
-    module: Literal["csc", "sc2"] = "csc",
+    module: ShiftModule = "csc",
     kernel_size: int = 3,
     dilation: int = 1,
     order: Literal["grouped", "interleaved"] = "grouped",
     implementation: str | None = None,
-    initialization: Initialization = "he",
-    dtype: Any = None,
-    param_dtype: Any = jnp.float32,
+    **common,
 ) -> CifarNet:
     """ResNet with every basic module replaced by a CSC module (Table 5).
 
@@ -164,18 +137,13 @@ def shiftresnet(
 
     Args:
       depth: 20, 56 or 110.
-      num_classes: width of the classifier.
       expansion: E; the middle of each module has int(E · out) channels, fractions allowed.
       module: "csc" (the paper's) or "sc2" (Figure 3, the same parameters and MACs).
       kernel_size, dilation, order, implementation: of the shift, see `shift_jax.layers.CSC`.
-      initialization: "he" or "pytorch" (the authors' code).
-      dtype, param_dtype: computation and parameter types.
+      **common: as for `resnet`.
     """
-    modules = {"csc": CSC, "sc2": SC2}
-    if module not in modules:
-        raise InputError(f"module is {module!r}, expected 'csc' or 'sc2'.")
-    block = partial(
-        modules[module],
+    block = shift_module(
+        module,
         expansion=expansion,
         expansion_reference="out",
         kernel_size=kernel_size,
@@ -184,41 +152,25 @@ def shiftresnet(
         shortcut="identity_or_projection",
         implementation=implementation,
     )
-    return _cifar_net(depth, block, num_classes, initialization, dtype, param_dtype)
+    return _cifar_net(depth, block, **common)
 
 
 def depthwiseresnet(
     depth: int,
-    num_classes: int = 10,
     *,
     expansion: float = 1,
-    initialization: Initialization = "he",
-    dtype: Any = None,
-    param_dtype: Any = jnp.float32,
+    **common,
 ) -> CifarNet:
     """ShiftResNet with depthwise 3×3 convolutions instead of shifts, as the authors compared.
 
     Args: as `shiftresnet`. Parameters for 10 classes with E = 1: depth 20: 38,602.
     """
     block = partial(DepthwiseBlock, expansion=expansion)
-    return _cifar_net(depth, block, num_classes, initialization, dtype, param_dtype)
+    return _cifar_net(depth, block, **common)
 
 
-def _cifar_net(depth, block, num_classes, initialization, dtype, param_dtype, widths=(16, 32, 64)):
-    if initialization not in _INITIALIZERS:
-        raise InputError(
-            f"initialization is {initialization!r}, expected 'he' or 'pytorch'."
-            f"{did_you_mean(initialization, _INITIALIZERS)}"
-        )
-    return CifarNet(
-        blocks_per_group=_BLOCKS_PER_GROUP[depth],
-        block=block,
-        num_classes=num_classes,
-        widths=widths,
-        initialization=initialization,
-        dtype=dtype,
-        param_dtype=param_dtype,
-    )
+def _cifar_net(depth: int, block: Callable[..., nn.Module], **arguments) -> CifarNet:
+    return CifarNet(blocks_per_group=_BLOCKS_PER_GROUP[depth], block=block, **arguments)
 
 
 def _reduction_factor(depth, reduction, expansion, factor) -> float:
@@ -246,11 +198,63 @@ def _reduction_factor(depth, reduction, expansion, factor) -> float:
     return float(factor)
 
 
+_HE = "He et al. 2016, arXiv:1512.03385, Section 4.2"
+_SHIFT = "Wu et al. 2018, arXiv:1711.08141, Section 3.1"
+
+# Parameters for 10 classes and true MACs; with a projection in every block: ours.
+_RESNETS = {20: (272474, 40813184), 56: (855770, 125747840), 110: (1730714, 253149824)}
+_PROJECTIONS = {20: (283962, 42648192), 56: (900858, 132301440), 110: (1826202, 266781312)}
+_SHIFTRESNETS = {
+    20: {1: (34906, 5948032), 3: (95642, 16433792), 6: (186746, 32162432), 9: (277850, 47891072)},
+    56: {
+        1: (102106, 15385216),
+        3: (294554, 44745344),
+        6: (583226, 88785536),
+        9: (871898, 132825728),
+    },
+    110: {
+        1: (202906, 29540992),
+        3: (592922, 87212672),
+        6: (1177946, 173720192),
+        9: (1762970, 260227712),
+    },
+}
+_DEPTHWISE = {20: (38602, 7053952), 56: (113194, 18039424), 110: (225082, 34517632)}
+
 for _depth in _BLOCKS_PER_GROUP:
-    for _name, _build in (
-        (f"resnet{_depth}", partial(resnet, _depth)),
-        (f"resnet{_depth}_projection", partial(resnet, _depth, shortcut="projection")),
-        (f"shiftresnet{_depth}", partial(shiftresnet, _depth)),
-        (f"depthwiseresnet{_depth}", partial(depthwiseresnet, _depth)),
+    _shift_counts = _SHIFTRESNETS[_depth].items()
+    for _name, _build, _paper, _counts in (
+        (f"resnet{_depth}", partial(resnet, _depth), _HE, [Count({}, *_RESNETS[_depth])]),
+        (
+            f"resnet{_depth}_projection",
+            partial(resnet, _depth, shortcut="projection"),
+            _HE,
+            [Count({}, *_PROJECTIONS[_depth])],
+        ),
+        (
+            f"shiftresnet{_depth}",
+            partial(shiftresnet, _depth),
+            _SHIFT,
+            [Count({"expansion": expansion}, *count) for expansion, count in _shift_counts],
+        ),
+        (
+            f"depthwiseresnet{_depth}",
+            partial(depthwiseresnet, _depth),
+            _SHIFT,
+            [Count({}, *_DEPTHWISE[_depth])],
+        ),
     ):
-        register(ModelRecord(_name, _build, (32, 32, 3)))
+        register(
+            ModelRecord(
+                _name,
+                _build,
+                paper=_paper,
+                table="" if _name.startswith("depthwise") else "Tables 1, 2, 4 and 5",
+                counts=tuple(_counts),
+                image_shape=(32, 32, 3),
+                num_classes=10,
+                mean=(0.4914, 0.4822, 0.4465),
+                std=(0.2023, 0.1994, 0.2010),
+                crop=1.0,
+            )
+        )

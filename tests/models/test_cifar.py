@@ -5,6 +5,7 @@ import pytest
 
 from shift_jax import create_model
 from shift_jax.ops import shift_offsets
+from tests.models.small import quick_jit, random_variables
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
 
@@ -27,7 +28,7 @@ def one_block_a_group(name, **arguments):
 )
 def test_forward_and_gradient_are_finite(name, arguments):
     model = one_block_a_group(name, num_classes=5, **arguments)
-    variables = jax.jit(lambda: model.init(jax.random.key(0), IMAGES, train=False))()
+    variables = random_variables(model, (8, 8, 3))
 
     def loss(params):
         logits, _ = model.apply(
@@ -35,7 +36,7 @@ def test_forward_and_gradient_are_finite(name, arguments):
         )
         return jax.nn.logsumexp(logits, axis=-1).sum() - logits[0, 0] - logits[1, 1]
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, gradient = quick_jit(jax.value_and_grad(loss))(variables["params"])
     assert np.isfinite(value)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
@@ -55,7 +56,7 @@ def test_logits_do_not_depend_on_the_channel_order():
     """Eq. 9 for a whole network: permute each module's channels together with its weights."""
     grouped = one_block_a_group("shiftresnet20", expansion=3)
     interleaved = one_block_a_group("shiftresnet20", expansion=3, order="interleaved")
-    variables = jax.jit(lambda: grouped.init(jax.random.key(0), IMAGES, train=False))()
+    variables = random_variables(grouped, (8, 8, 3))
 
     def to_interleaved(channels):
         """For each interleaved channel a grouped one of the same direction."""
@@ -74,10 +75,10 @@ def test_logits_do_not_depend_on_the_channel_order():
         stats["norm1"] = {key: value[order] for key, value in stats["norm1"].items()}
         params["conv2"]["kernel"] = params["conv2"]["kernel"][order]
 
-    expected = jax.jit(grouped.apply)(variables, IMAGES)
-    logits = jax.jit(interleaved.apply)(permuted, IMAGES)
+    expected = quick_jit(grouped.apply)(variables, IMAGES)
+    logits = quick_jit(interleaved.apply)(permuted, IMAGES)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    unpermuted = jax.jit(interleaved.apply)(variables, IMAGES)
+    unpermuted = quick_jit(interleaved.apply)(variables, IMAGES)
     assert not np.allclose(unpermuted, expected, rtol=1e-2, atol=1e-2)
 
 

@@ -1,14 +1,15 @@
-"""The convolutional blocks that the paper compares its CSC module with, on CIFAR."""
+"""Residual blocks of the CIFAR and ImageNet ResNets, and their depthwise and shift versions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from shift_jax.layers import Initializer, batch_norm, he_init, middle_channels
+from shift_jax.layers import CSC, Initializer, batch_norm, he_init, middle_channels
 
 if TYPE_CHECKING:
     from jax import Array
@@ -75,23 +76,64 @@ class DepthwiseBlock(nn.Module):
         return nn.relu(_shortcut(self, x, train) + y)
 
 
+class Bottleneck(nn.Module):
+    """The bottleneck of ResNet-50: 1×1-BN-ReLU, middle, 1×1-BN, shortcut, ReLU after the sum.
+
+    Attributes:
+      features: P, channels of the middle; the output has 4P.
+      stride: of the middle.
+      middle: None is 3×3-BN-ReLU; else it makes the `CSC` in its place from `features`, `stride`,
+        `shortcut` and what all layers take.
+    """
+
+    features: int
+    stride: int = 1
+    middle: Callable[..., CSC] | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    kernel_init: Initializer = he_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool = False):
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = partial(_conv, kernel_init=self.kernel_init, **types)
+        y = conv(self.features, 1, name="conv1")(x)
+        y = nn.relu(batch_norm(train, name="norm1", **types)(y))
+        if self.middle is None:
+            y = conv(self.features, 3, self.stride, padding=1, name="conv2")(y)
+            y = nn.relu(batch_norm(train, name="norm2", **types)(y))
+        else:
+            y = self.middle(
+                features=self.features,
+                stride=self.stride,
+                shortcut="none",
+                kernel_init=self.kernel_init,
+                name="shift",
+                **types,
+            )(y, train)
+        y = conv(4 * self.features, 1, name="conv3")(y)
+        y = batch_norm(train, name="norm3", **types)(y)
+        return nn.relu(_shortcut(self, x, train, features=4 * self.features) + y)
+
+
 def _conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **kwargs) -> nn.Conv:
     return nn.Conv(
         features, (kernel_size,) * 2, (stride,) * 2, padding=padding, use_bias=False, **kwargs
     )
 
 
-def _shortcut(block: BasicBlock | DepthwiseBlock, x, train: bool, always_project: bool = False):
+def _shortcut(
+    block: BasicBlock | DepthwiseBlock | Bottleneck,
+    x: Array,
+    train: bool,
+    always_project: bool = False,
+    features: int | None = None,
+) -> Array:
     """The input itself, or its strided 1×1 convolution and BatchNorm where the shape changes."""
+    features = features or block.features
     types = {"dtype": block.dtype, "param_dtype": block.param_dtype}
-    if block.stride == 1 and x.shape[-1] == block.features and not always_project:
+    if block.stride == 1 and x.shape[-1] == features and not always_project:
         return x
-    x = _conv(
-        block.features,
-        1,
-        block.stride,
-        kernel_init=block.kernel_init,
-        name="conv_shortcut",
-        **types,
-    )(x)
+    conv = partial(_conv, kernel_init=block.kernel_init, name="conv_shortcut", **types)
+    x = conv(features, 1, block.stride)(x)
     return batch_norm(train, name="norm_shortcut", **types)(x)

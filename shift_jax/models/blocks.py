@@ -1,0 +1,136 @@
+"""Convolution blocks and pooling that several families are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from shift_jax.errors import InputError, did_you_mean
+from shift_jax.layers import (
+    CSC,
+    SC2,
+    Initializer,
+    NormFactory,
+    batch_norm,
+    bias_init_for,
+    he_init,
+)
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+Size = int | tuple[int, int]
+ShiftModule = Literal["csc", "sc2"]
+
+_SHIFT_MODULES = {"csc": CSC, "sc2": SC2}
+
+
+def shift_module(module: ShiftModule, **arguments) -> Callable[..., CSC]:
+    """Returns the constructor of the paper's CSC or SC² modules (Figure 3), arguments bound."""
+    if module not in _SHIFT_MODULES:
+        raise InputError(
+            f"module is {module!r}, expected 'csc' or 'sc2'.{did_you_mean(module, _SHIFT_MODULES)}"
+        )
+    return partial(_SHIFT_MODULES[module], **arguments)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, normalisation, activation; without a normalisation the convolution has biases.
+
+    Attributes:
+      features: output channels.
+      kernel_size, stride: of rows and columns, or of both.
+      padding: zeros on each side; None is half of the kernel, which keeps the size at stride 1.
+      groups: groups of channels that are convolved apart.
+      norm: makes the normalisation, or None.
+      activation: applied last, or None.
+      kernel_init, dtype, param_dtype: as in `shift_jax.layers.ShiftConv`.
+    """
+
+    features: int
+    kernel_size: Size = 1
+    stride: int = 1
+    padding: Size | None = None
+    groups: int = 1
+    norm: NormFactory | None = batch_norm
+    activation: Callable[[Array], Array] | None = nn.relu
+    kernel_init: Initializer = he_init
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool = False):
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kernel = _pair(self.kernel_size)
+        padding = tuple(k // 2 for k in kernel) if self.padding is None else _pair(self.padding)
+        fan_in = math.prod(kernel) * x.shape[-1] // self.groups
+        x = nn.Conv(
+            self.features,
+            kernel,
+            (self.stride, self.stride),
+            padding=[(p, p) for p in padding],
+            feature_group_count=self.groups,
+            use_bias=self.norm is None,
+            kernel_init=self.kernel_init,
+            bias_init=bias_init_for(self.kernel_init, fan_in),
+            name="conv",
+            **types,
+        )(x)
+        if self.norm is not None:
+            x = self.norm(train, name="norm", **types)(x)
+        return x if self.activation is None else self.activation(x)
+
+
+def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 0, *, ceil=False):
+    """Max pooling; `ceil` keeps the last, partial window, as Caffe does."""
+
+    def pads(length: int) -> tuple[int, int]:
+        rest = (length + 2 * padding - size) % stride
+        return (padding, padding + (stride - rest if ceil and rest else 0))
+
+    return nn.max_pool(x, (size, size), (stride, stride), [pads(n) for n in x.shape[1:3]])
+
+
+def adaptive_avg_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
+    """Average pooling to `size` × `size`, of windows that overlap where they must.
+
+    Window i covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉, as in PyTorch; the input itself if H = W =
+    `size`.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length == size:
+            continue
+        windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        means = [
+            jax.lax.slice_in_dim(x, start, stop, axis=axis).mean(axis, keepdims=True)
+            for start, stop in windows
+        ]
+        x = jnp.concatenate(means, axis=axis)
+    return x
+
+
+def local_response_norm(
+    x: Float[Array, "b h w c"], size: int = 5, alpha: float = 1e-4, beta: float = 0.75
+) -> Float[Array, "b h w c"]:
+    """Returns x / (1 + alpha · mean of x² over `size` neighbouring channels)^beta, as in Caffe.
+
+    Krizhevsky et al. 2012, Section 3.3, with Caffe's division of alpha by the size.
+    """
+    window, half = (1, 1, 1, size), size // 2
+    squares = jnp.square(x.astype(jnp.float32))
+    sums = jax.lax.reduce_window(
+        squares, 0.0, jax.lax.add, window, (1,) * 4, [(0, 0)] * 3 + [(half, size - 1 - half)]
+    )
+    return (x * (1 + alpha / size * sums) ** -beta).astype(x.dtype)
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

@@ -1,0 +1,148 @@
+"""FaceNet and ShiftFaceNet: a trunk and an embedding (Tables 8 and 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+
+from shift_jax.errors import positive_int
+from shift_jax.layers import batch_norm
+from shift_jax.models.blocks import ShiftModule
+from shift_jax.models.inception_resnet import InceptionResNetV1
+from shift_jax.models.network import FeatureMap, Network
+from shift_jax.models.registry import Count, ModelRecord, register
+from shift_jax.models.shiftnet import shiftnet
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+class FaceNet(Network, kw_only=True):
+    """A trunk, dropout, a linear embedding without bias, BatchNorm, perhaps a classifier.
+
+    Attributes:
+      trunk: from images to features [B, features], or to feature maps where `features_only`.
+      embedding_size: width of the embedding; None leaves it out and returns the trunk's features.
+      dropout: rate before the embedding in training, which needs the RNG "dropout" if above 0.
+    """
+
+    trunk: Network
+    num_classes: int = 0
+    embedding_size: int | None = 512
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b features"] | tuple[FeatureMap, ...]:
+        x = self.trunk(x, train)
+        if self.features_only:
+            return x
+        if self.embedding_size is not None:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dense(self.embedding_size, use_bias=False, name="embedding", **self.common)(x)
+            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            x = batch_norm(train, epsilon=1e-3, name="embedding_norm", **types)(x)
+        return self.classify(x)
+
+
+def facenet(
+    *,
+    embedding_size: int | None = 512,
+    dropout: float = 0.0,
+    repeats: tuple[int, int, int] = (5, 10, 5),
+    num_classes: int = 0,
+    **common,
+) -> FaceNet:
+    """FaceNet: Inception-ResNet-v1 with an embedding.
+
+    Parameters: trunk 22,564,096; with the 512-d embedding 23,482,624; with a softmax over 10,000
+    identities 28,612,624, the nearest to Table 9's 28.5 M.
+
+    Args:
+      embedding_size, dropout: see `FaceNet`.
+      repeats: see `InceptionResNetV1`.
+      num_classes: identities of a softmax after the embedding; 0 returns the embedding, which is
+        not yet L2-normalised.
+      **common: the other attributes of `shift_jax.models.network.Network`.
+    """
+    trunk = InceptionResNetV1(repeats=repeats, **common)
+    return _facenet(trunk, embedding_size, dropout, num_classes, common)
+
+
+def shiftfacenet(
+    *,
+    embedding_size: int | None = 128,
+    dropout: float = 0.0,
+    module: ShiftModule = "csc",
+    order: str = "grouped",
+    implementation: str | None = None,
+    num_classes: int = 0,
+    **common,
+) -> FaceNet:
+    """ShiftFaceNet: ShiftNet-C without its classifier, with an embedding.
+
+    Parameters: trunk 527,136; with a 128-d embedding 560,160; with a 512-d one 659,232. Table 9's
+    0.78 M is ShiftNet-C's own figure, with its ImageNet classifier.
+
+    Args:
+      embedding_size, dropout: see `FaceNet`.
+      module: "csc" or "sc2" (Figure 3).
+      order, implementation: see `shift_jax.layers.CSC`.
+      num_classes: as for `facenet`.
+      **common: the other attributes of `shift_jax.models.network.Network`.
+    """
+    trunk = shiftnet(
+        "c", num_classes=0, module=module, order=order, implementation=implementation, **common
+    )
+    return _facenet(trunk, embedding_size, dropout, num_classes, common)
+
+
+def _facenet(trunk, embedding_size, dropout, num_classes, common) -> FaceNet:
+    if embedding_size is not None:
+        embedding_size = positive_int("embedding_size", embedding_size)
+    return FaceNet(
+        trunk=trunk,
+        embedding_size=embedding_size,
+        dropout=dropout,
+        num_classes=num_classes,
+        **common,
+    )
+
+
+for _build, _paper, _counts in (
+    (
+        facenet,
+        "Szegedy et al. 2016, arXiv:1602.07261; Schroff et al. 2015, arXiv:1503.03832",
+        (
+            Count({}, 23482624, 1417662304),
+            Count({"embedding_size": None}, 22564096, 1416744800),
+            Count({"num_classes": 10000}, 28612624, 1422782304),
+        ),
+    ),
+    (
+        shiftfacenet,
+        "Wu et al. 2018, arXiv:1711.08141, Section 3.3",
+        (
+            Count({}, 560160, 79290368),
+            Count({"embedding_size": None}, 527136, 79257600),
+            Count({"embedding_size": 512}, 659232, 79388672),
+        ),
+    ),
+):
+    register(
+        ModelRecord(
+            _build.__name__,
+            _build,
+            paper=_paper,
+            table="Tables 8 and 9",
+            counts=_counts,
+            image_shape=(160, 160, 3),
+            num_classes=0,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            crop=1.0,
+        )
+    )

@@ -1,0 +1,105 @@
+"""What the networks of the zoo share: common arguments, feature maps and the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from shift_jax.errors import InputError, did_you_mean
+from shift_jax.layers import Initializer, bias_init_for, he_init, pytorch_init
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+Initialization = Literal["he", "pytorch"]
+
+_INITIALIZERS = {"he": he_init, "pytorch": pytorch_init}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FeatureMap:
+    """The output of one stage of a network; a pytree with one leaf, its array.
+
+    Attributes:
+      name: of the stage.
+      stride: pixels of the image from one row or column of the map to the next.
+      array: [B, about H / stride, about W / stride, channels].
+    """
+
+    name: str = field(metadata={"static": True})
+    stride: int = field(metadata={"static": True})
+    array: Float[Array, "b h w c"]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map."""
+        return self.array.shape[-1]
+
+
+class Network(nn.Module, kw_only=True):
+    """Base of the networks.
+
+    Attributes:
+      num_classes: width of the classifier; 0 returns the features before it, [B, features].
+      features_only: return a tuple of `FeatureMap`, one for each stage, first stage first.
+      initialization: "he" (normal with variance 2 / fan_in, zero biases) or "pytorch" (uniform
+        within ±1/√fan_in, biases too).
+      dtype: computation type; None is the common type of images and parameters. Logits are
+        float32 whatever it is.
+      param_dtype: type of the parameters.
+    """
+
+    num_classes: int = 1000
+    features_only: bool = False
+    initialization: Initialization = "he"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.initialization not in _INITIALIZERS:
+            raise InputError(
+                f"initialization is {self.initialization!r}, expected 'he' or 'pytorch'."
+                f"{did_you_mean(self.initialization, _INITIALIZERS)}"
+            )
+        super().__post_init__()
+
+    @property
+    def kernel_init(self) -> Initializer:
+        """Of all kernels."""
+        return _INITIALIZERS[self.initialization]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every layer takes from its network."""
+        return {
+            "kernel_init": self.kernel_init,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+
+    def classify(self, x: Float[Array, "b features"]) -> Float[Array, "b num_classes"]:
+        """Returns the float32 logits, or the features themselves where there are no classes."""
+        if self.num_classes == 0:
+            return x
+        x = self.dense(x, self.num_classes, name="classifier")
+        return x.astype(jnp.float32)
+
+    def dense(self, x: Float[Array, "b c"], features: int, name: str) -> Float[Array, "b features"]:
+        """A linear layer with bias."""
+        bias_init = bias_init_for(self.kernel_init, fan_in=x.shape[-1])
+        return nn.Dense(features, bias_init=bias_init, name=name, **self.common)(x)
+
+
+def check_images(x: Array, smallest: int = 1) -> None:
+    """Raises InputError unless `x` is [B, H, W, C] with sides of at least `smallest` pixels."""
+    if x.ndim != 4 or min(x.shape[1:3]) < smallest:
+        raise InputError(
+            f"Images of shape {x.shape} do not fit the network: expected [batch, height, width, "
+            f"channels] with sides of at least {smallest} pixels."
+        )

@@ -1,0 +1,234 @@
+"""Johnson et al.'s image transformer for style transfer, original and with shifts (Table 10)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from shift_jax.errors import InputError
+from shift_jax.layers import Initializer, ShiftConv, bias_init_for, he_init
+from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.registry import Count, ModelRecord, register
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+Variant = Literal["released", "text"]
+
+
+class Kernels(NamedTuple):
+    """Kernel sizes from the first to the last layer; residual blocks have 3 everywhere.
+
+    Attributes:
+      down: of the three convolutions that downsample.
+      up: of the three that upsample; the last one changes no size.
+      keeps_up2: whether the shift network keeps the second upsampling convolution.
+    """
+
+    down: tuple[int, int, int]
+    up: tuple[int, int, int]
+    keeps_up2: bool
+
+
+_KERNELS = {
+    "released": Kernels((9, 7, 3), (5, 7, 9), keeps_up2=True),
+    "text": Kernels((9, 3, 3), (3, 3, 9), keeps_up2=False),
+}
+
+
+class StyleConv(nn.Module):
+    """A convolution with reflection padding, or a zero-filled shift and pointwise convolution.
+
+    Attributes:
+      features: output channels.
+      kernel_size, stride: of the convolution or of the shift.
+      use_shift: which of the two.
+      upsample: factor of the nearest-neighbour upsampling before it.
+      order, implementation: of the shift, see `shift_jax.layers.ShiftConv`.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    use_shift: bool = False
+    upsample: int = 1
+    order: str = "grouped"
+    implementation: str | None = None
+    kernel_init: Initializer = he_init
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out n"]:
+        if self.upsample > 1:
+            b, h, w, c = x.shape
+            x = jnp.broadcast_to(
+                x[:, :, None, :, None], (b, h, self.upsample, w, self.upsample, c)
+            ).reshape(b, self.upsample * h, self.upsample * w, c)
+        common = {
+            "kernel_init": self.kernel_init,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        if self.use_shift:
+            return ShiftConv(
+                self.features,
+                self.kernel_size,
+                stride=self.stride,
+                order=self.order,
+                use_bias=True,
+                implementation=self.implementation,
+                bias_init=bias_init_for(self.kernel_init, x.shape[-1]),
+                name="conv",
+                **common,
+            )(x)
+        half = self.kernel_size // 2
+        x = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)], mode="reflect")
+        return nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            (self.stride, self.stride),
+            padding="VALID",
+            bias_init=bias_init_for(self.kernel_init, self.kernel_size**2 * x.shape[-1]),
+            name="conv",
+            **common,
+        )(x)
+
+
+class StyleTransformer(Network, kw_only=True):
+    """Three convolutions down, five residual blocks, three convolutions up; images in and out.
+
+    All but the last are followed by an affine InstanceNorm; residual blocks are conv-norm-ReLU-
+    conv-norm and the sum, without a ReLU after it. The last one has no norm and no activation.
+    Sides of [B, H, W, 3] that 4 does not divide come out rounded up to the next multiple.
+
+    Attributes:
+      kernels: see `Kernels`.
+      use_shift: shifts in place of all convolutions but the first, the last and one more in the
+        released variant. Its residual blocks are then SC² modules (Figure 3) with InstanceNorm.
+      order, implementation: of the shifts, see `shift_jax.layers.ShiftConv`.
+    """
+
+    num_classes: int = 0
+    kernels: Kernels = _KERNELS["released"]
+    use_shift: bool = False
+    order: str = "grouped"
+    implementation: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w 3"], train: bool = False
+    ) -> Float[Array, "b h w 3"] | tuple[FeatureMap, ...]:
+        check_images(x, smallest=17)
+        conv = partial(
+            StyleConv, order=self.order, implementation=self.implementation, **self.common
+        )
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def layer(x, name, features, kernel_size, use_shift=self.use_shift, **kwargs):
+            kwargs |= {"use_shift": use_shift, "name": name}
+            x = conv(features, kernel_size, **kwargs)(x)
+            return nn.InstanceNorm(epsilon=1e-5, name=f"{name}_norm", **types)(x)
+
+        down, up = self.kernels.down, self.kernels.up
+        x = nn.relu(layer(x, "down1", 32, down[0], use_shift=False))
+        maps = [FeatureMap("down1", 1, x)]
+        x = nn.relu(layer(x, "down2", 64, down[1], stride=2))
+        maps.append(FeatureMap("down2", 2, x))
+        x = nn.relu(layer(x, "down3", 128, down[2], stride=2))
+        maps.append(FeatureMap("down3", 4, x))
+        for index in range(1, 6):
+            y = nn.relu(layer(x, f"residual{index}_conv1", 128, 3))
+            x = x + layer(y, f"residual{index}_conv2", 128, 3)
+        maps.append(FeatureMap("residual", 4, x))
+        x = nn.relu(layer(x, "up1", 64, up[0], upsample=2))
+        maps.append(FeatureMap("up1", 2, x))
+        shifts_up2 = self.use_shift and not self.kernels.keeps_up2
+        x = nn.relu(layer(x, "up2", 32, up[1], upsample=2, use_shift=shifts_up2))
+        maps.append(FeatureMap("up2", 1, x))
+        if self.features_only:
+            return tuple(maps)
+        return conv(3, up[2], name="up3")(x).astype(jnp.float32)
+
+
+def style_transformer(*, variant: Variant = "released", **common) -> StyleTransformer:
+    """Johnson et al.'s image transformer with InstanceNorm (arXiv:1603.08155, 1607.08022).
+
+    Parameters and MACs at 256×256: 1,974,147 and 18,937,282,560 in the variant of the authors'
+    released code (kernels 9/7/3 … 5/7/9), which is Table 10's 1.9 M; 1,679,235 and 10,078,912,512
+    in the one of the paper's text (9/3/3 … 3/3/9).
+
+    Args:
+      variant: "released" or "text".
+      **common: attributes of `shift_jax.models.network.Network`.
+    """
+    return StyleTransformer(kernels=_kernels(variant), **common)
+
+
+def shift_style_transformer(
+    *,
+    variant: Variant = "released",
+    order: str = "grouped",
+    implementation: str | None = None,
+    **common,
+) -> StyleTransformer:
+    """The image transformer with shifts and pointwise convolutions (Table 10).
+
+    Parameters and MACs at 256×256: 302,979 and 8,468,299,776 in the released variant, which is
+    Table 10's 0.3 M and keeps one 7×7 convolution; 204,675 and 2,025,848,832 in the text's. Shifts
+    have the kernel sizes of the convolutions that they replace; of the released variant's 7×7 on
+    32 channels, fewer than its 49 directions, nothing is left but the pointwise convolution.
+
+    Args:
+      variant: as for `style_transformer`.
+      order, implementation: see `shift_jax.layers.ShiftConv`.
+      **common: as for `style_transformer`.
+    """
+    return StyleTransformer(
+        kernels=_kernels(variant),
+        use_shift=True,
+        order=order,
+        implementation=implementation,
+        **common,
+    )
+
+
+def _kernels(variant: Variant) -> Kernels:
+    if variant not in _KERNELS:
+        raise InputError(f"variant is {variant!r}, expected 'released' or 'text'.")
+    return _KERNELS[variant]
+
+
+for _build, _paper, _counts in (
+    (
+        style_transformer,
+        "Johnson et al. 2016, arXiv:1603.08155",
+        (
+            Count({}, 1974147, 18937282560),
+            Count({"variant": "text"}, 1679235, 10078912512),
+        ),
+    ),
+    (
+        shift_style_transformer,
+        "Wu et al. 2018, arXiv:1711.08141, Section 3.4",
+        (
+            Count({}, 302979, 8468299776),
+            Count({"variant": "text"}, 204675, 2025848832),
+        ),
+    ),
+):
+    register(
+        ModelRecord(
+            _build.__name__,
+            _build,
+            paper=_paper,
+            table="Table 10",
+            counts=_counts,
+            image_shape=(256, 256, 3),
+            num_classes=None,
+        )
+    )

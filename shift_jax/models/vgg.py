@@ -1,0 +1,92 @@
+"""VGG-16 and VGG-19 (Table 7, and the perceptual loss of style transfer)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+
+from shift_jax.models.blocks import ConvNorm, adaptive_avg_pool, max_pool
+from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.registry import Count, ModelRecord, register
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+_WIDTHS = (64, 128, 256, 512, 512)
+_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+class VGG(Network, kw_only=True):
+    """Five blocks of 3×3 convolutions and max pooling, two hidden layers, classifier.
+
+    Images of other sizes than 224×224 are pooled to 7×7 before the hidden layers, as
+    torchvision does. The feature maps are the blocks' last ones before their pooling.
+
+    Attributes:
+      convolutions: of each block; they are named `block1_conv1` ….
+      hidden_features: width of the two hidden layers.
+      dropout: rate after each of them in training, which needs the RNG "dropout".
+    """
+
+    convolutions: tuple[int, ...]
+    hidden_features: int = 4096
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b num_classes"] | tuple[FeatureMap, ...]:
+        check_images(x, smallest=32)
+        maps = []
+        for block, (features, count) in enumerate(
+            zip(_WIDTHS, self.convolutions, strict=True), start=1
+        ):
+            for index in range(1, count + 1):
+                name = f"block{block}_conv{index}"
+                x = ConvNorm(features, 3, norm=None, name=name, **self.common)(x)
+            maps.append(FeatureMap(f"block{block}", 2 ** (block - 1), x))
+            x = max_pool(x, 2, 2)
+        if self.features_only:
+            return tuple(maps)
+        x = adaptive_avg_pool(x, 7)
+        x = x.reshape(x.shape[0], -1)
+        for name in ("hidden1", "hidden2"):
+            x = nn.relu(self.dense(x, self.hidden_features, name=name))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self.classify(x)
+
+
+def vgg(depth: int, *, hidden_features: int = 4096, dropout: float = 0.5, **common) -> VGG:
+    """VGG of Simonyan and Zisserman 2015, configurations D and E, without BatchNorm.
+
+    VGG-16: 138,357,544 parameters and 15,470,264,320 MACs at 224×224.
+
+    Args:
+      depth: 16 or 19.
+      hidden_features, dropout: see `VGG`.
+      **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
+    """
+    return VGG(
+        convolutions=_CONVOLUTIONS[depth],
+        hidden_features=hidden_features,
+        dropout=dropout,
+        **common,
+    )
+
+
+for _depth, _table, _count in (
+    (16, "Table 7", Count({}, 138357544, 15470264320)),
+    (19, "", Count({}, 143667240, 19632062464)),
+):
+    register(
+        ModelRecord(
+            f"vgg{_depth}",
+            partial(vgg, _depth),
+            paper="Simonyan and Zisserman 2015, arXiv:1409.1556",
+            table=_table,
+            counts=(_count,),
+        )
+    )

@@ -1,0 +1,167 @@
+"""What every registered network must do."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shift_jax import create_model, list_models
+from shift_jax.analysis.count import count_macs, count_parameters
+from shift_jax.errors import InputError
+from shift_jax.models import model_record
+from shift_jax.models.network import FeatureMap
+from tests.models.small import quick_jit, random_images, random_variables, small_model, small_shape
+
+NAMES = list_models()
+# The others differ from one of these by depth or width only, which `small_model` takes away.
+COMPILED = [
+    n for n in NAMES if "56" not in n and "110" not in n and n not in ("vgg19", "shiftnet_b")
+]
+CLASSIFIERS = [name for name in NAMES if model_record(name).num_classes is not None]
+
+
+def shapes(model, image_shape, batch=2):
+    """Abstract outputs and variables; only shapes are computed."""
+    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [(name, count) for name in NAMES for count in model_record(name).counts],
+    ids=lambda value: value if isinstance(value, str) else str(value.arguments),
+)
+def test_parameters_and_macs_are_those_of_the_record(name, count):
+    model = create_model(name, **count.arguments)
+    image_shape = model_record(name).image_shape
+    assert count_parameters(model, image_shape) == count.parameters
+    assert count_macs(model, image_shape) == count.macs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_are_complete_and_frozen(name):
+    record = model_record(name)
+    assert record.parameters == record.counts[0].parameters and record.macs == record.counts[0].macs
+    assert len(record.mean) == len(record.std) == record.image_shape[-1] == 3
+    assert 0 < record.crop <= 1 and record.paper
+    with pytest.raises(AttributeError):
+        record.crop = 0.5
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_forward_and_gradient_are_finite_under_jit(name):
+    model, images = small_model(name), random_images(small_shape(name))
+    variables = random_variables(model, small_shape(name))
+
+    def loss(params):
+        outputs, _ = model.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )
+        weights = jnp.linspace(-1, 1, outputs.size).reshape(outputs.shape)
+        return (weights * outputs).sum(), outputs
+
+    (value, outputs), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(
+        variables["params"]
+    )
+    assert outputs.dtype == jnp.float32 and np.isfinite(outputs).all() and np.isfinite(value)
+    if name in CLASSIFIERS:
+        assert outputs.shape == (2, 5)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), path
+        assert np.asarray(leaf).any(), f"no gradient reaches {path}"
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_bfloat16_is_near_float32(name):
+    images = random_images(small_shape(name))
+    # Of classifiers the features: logits are small differences of large numbers.
+    arguments = {"num_classes": 0} if name in CLASSIFIERS else {}
+    models = [small_model(name, dtype=dtype, **arguments) for dtype in (jnp.float32, jnp.bfloat16)]
+    variables = random_variables(models[0], small_shape(name))
+    exact, rounded = (quick_jit(model.apply)(variables, images) for model in models)
+    assert rounded.dtype == (jnp.bfloat16 if name in CLASSIFIERS else jnp.float32)
+    assert np.linalg.norm(exact - rounded) < 0.1 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_feature_maps_have_their_channels_and_strides(name):
+    record = model_record(name)
+    model = create_model(name, features_only=True)
+    maps, variables = shapes(model, record.image_shape)
+    assert len(maps) >= 3 and all(isinstance(each, FeatureMap) for each in maps)
+    assert len({each.name for each in maps}) == len(maps)
+    for each in maps:
+        batch, height, width, channels = each.array.shape
+        assert (batch, channels) == (2, each.channels)
+        for side, pixels in ((height, record.image_shape[0]), (width, record.image_shape[1])):
+            # Convolutions without padding lose a few rows.
+            assert pixels / each.stride - 5 <= side <= pixels / each.stride
+    _, whole = shapes(create_model(name), record.image_shape)
+    paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(variables)}
+    assert paths < {path for path, _ in jax.tree_util.tree_leaves_with_path(whole)}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_other_numbers_of_classes_and_none(name):
+    record = model_record(name)
+    model = create_model(name, num_classes=7, dtype=jnp.bfloat16)
+    logits, _ = shapes(model, record.image_shape)
+    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
+    features, variables = shapes(create_model(name, num_classes=0), record.image_shape)
+    assert features.ndim == 2 and features.shape[1] > 7
+    assert "classifier" not in variables["params"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_image_sizes(name):
+    _, variables = shapes(create_model(name), model_record(name).image_shape)
+    _, others = shapes(create_model(name), (96, 130, 3))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, others)
+    with pytest.raises(InputError, match=r"Images of shape \(2, 0, 64, 3\) do not fit"):
+        shapes(create_model(name), (0, 64, 3))
+
+
+def test_images_must_have_a_batch_axis():
+    with pytest.raises(InputError, match="expected .batch, height, width, channels."):
+        jax.eval_shape(create_model("shiftnet_c").init, jax.random.key(0), jnp.zeros((32, 32, 3)))
+
+
+@pytest.mark.parametrize("name", ["facenet", "alexnet", "vgg16", "style_transformer"])
+def test_images_that_are_too_small(name):
+    with pytest.raises(InputError, match="sides of at least"):
+        shapes(create_model(name), (16, 16, 3))
+
+
+@pytest.mark.parametrize("name", [n for n in list_models("shift*") if "style" not in n])
+def test_every_shift_network_has_sc2(name):
+    csc, sc2 = create_model(name), create_model(name, module="sc2")
+    image_shape = model_record(name).image_shape
+    assert count_parameters(csc, image_shape) == count_parameters(sc2, image_shape)
+    # Not twice as many everywhere: ShiftNet-B has too few channels for the first one.
+    assert len(shifts_of(sc2, image_shape)) > 1.9 * len(shifts_of(csc, image_shape)) > 0
+
+
+def shifts_of(model, image_shape):
+    """The shifts that the traced network does."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda x: model.init_with_output(jax.random.key(0), x)[0])(images)
+    return re.findall(r"= shift\[", str(jaxpr))
+
+
+def test_features_are_those_that_lead_to_the_logits():
+    model = small_model("shiftnet_c")
+    images, variables = random_images((33, 37, 3)), random_variables(model, (33, 37, 3))
+    maps = quick_jit(model.clone(features_only=True).apply)(variables, images)
+    features = quick_jit(model.clone(num_classes=0).apply)(variables, images)
+    np.testing.assert_allclose(maps[-1].array.mean((1, 2)), features, rtol=1e-6)
+    classifier = variables["params"]["classifier"]
+    logits = features @ classifier["kernel"] + classifier["bias"]
+    np.testing.assert_allclose(
+        quick_jit(model.apply)(variables, images), logits, rtol=1e-4, atol=1e-5
+    )
