@@ -1,18 +1,38 @@
-"""Parameters and multiply-accumulates (MACs) of a network, from the computation itself."""
+"""Parameters and multiply-accumulates (MACs) of a network, from the computation itself.
+
+    python -m shift_jax.analysis.count shiftnet_a --image_size=224 --format=json
+
+prints the network's layers; `--help` explains the arguments. `count_parameters`, `count_macs` and
+`layer_table` count any linen network.
+"""
 
 from __future__ import annotations
 
-import math
+import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from shift_jax.errors import InputError
+from shift_jax.analysis.grid import csv_grid, markdown_grid, text_grid
+from shift_jax.analysis.layer_table import LayerRow, abstract_variables, layer_table
+from shift_jax.errors import InputError, did_you_mean
+from shift_jax.models import create_model, model_record
+from shift_jax.models.arguments import split_arguments
 from shift_jax.models.cifar import CifarNet
+
+__all__ = [
+    "LayerRow",
+    "count_macs",
+    "count_parameters",
+    "layer_table",
+    "paper_cifar_formula",
+    "paper_cifar_macs",
+]
 
 
 def count_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -21,10 +41,11 @@ def count_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> int
     Nothing is computed; only shapes are. BatchNorm's running statistics do not count.
 
     Args:
-      model: called as `model(images, train=False)`.
+      model: called as `model(images, train=False)`, or `model(images)` where it takes no `train`.
       image_shape: (height, width, channels).
     """
-    return sum(leaf.size for leaf in jax.tree.leaves(_variables(model, image_shape)["params"]))
+    variables = abstract_variables(model, image_shape)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
 
 
 def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -33,17 +54,13 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     The paper calls them FLOPs. Additions, activations, normalisations and pooling do not count.
 
     Args:
-      model: called as `model(images, train=False)`; any network, not only this package's.
+      model: as for `count_parameters`; any network, not only this package's.
       image_shape: (height, width, channels).
 
     Raises:
       InputError: the network has a loop whose length is not known before it runs.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    jaxpr = jax.make_jaxpr(lambda variables, x: model.apply(variables, x, train=False))(
-        _variables(model, image_shape), images
-    )
-    return _jaxpr_macs(jaxpr.jaxpr)
+    return sum(row.macs for row in layer_table(model, image_shape))
 
 
 def paper_cifar_macs(model: CifarNet) -> int:
@@ -60,54 +77,104 @@ def paper_cifar_macs(model: CifarNet) -> int:
             f"The paper's counter is a formula for its CIFAR networks, not for "
             f"{type(model).__name__}: use count_macs."
         )
+    parameters = abstract_variables(model, (32, 32, 3))["params"]
+    kernels = {
+        "/".join(key.key for key in path[:-1]): leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+        if path[-1].key == "kernel"
+    }
+    return paper_cifar_formula(kernels)
+
+
+def paper_cifar_formula(kernels: Mapping[str, int]) -> int:
+    """The formula of `paper_cifar_macs`, from the size of each layer's kernel.
+
+    Args:
+      kernels: weights by the layer's path, such as "group1_block1/conv1"; those outside the blocks
+        do not matter.
+    """
     total = 1024 * 27 * 64 + 1024 * 64 * 4 * 10
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_variables(model, (32, 32, 3))["params"]):
-        block = re.fullmatch(r"group(\d)_block(\d+)", path[0].key)
-        if block and path[-1].key == "kernel":
+    for path, size in kernels.items():
+        block = re.match(r"group(\d)_block(\d+)/", path)
+        if block:
             group, index = map(int, block.groups())
             # Group g works at side 32 / 2^(g-1); its first block's input is still twice that.
             side = 32 >> (group - 1 if index > 1 or group == 1 else group - 2)
-            total += leaf.size * side**2
+            total += size * side**2
     return total
 
 
-def _variables(model: nn.Module, image_shape: tuple[int, int, int]):
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+def main(arguments: Sequence[str]) -> None:
+    """Prints the layers of the network that the command line's arguments name."""
+    if {"--help", "-h"} & set(arguments):
+        print(_USAGE)
+        return
+    names, options, model_arguments = split_arguments(
+        arguments, {"image_size": None, "format": "text"}
+    )
+    if len(names) != 1:
+        given = f"{len(names)} models are named" if names else "No model is named"
+        raise InputError(
+            f"{given}: expected one, as in python -m shift_jax.analysis.count shiftnet_a."
+        )
+    if options["format"] not in _FORMATS:
+        raise InputError(
+            f"format is {options['format']!r}, expected one of {', '.join(_FORMATS)}."
+            f"{did_you_mean(options['format'], _FORMATS)}"
+        )
+    image_shape = model_record(names[0]).image_shape
+    if options["image_size"] is not None:
+        image_shape = (*_image_size(options["image_size"]), image_shape[2])
+    rows = layer_table(create_model(names[0], **model_arguments), image_shape)
+    title = [names[0], *(f"{key}={value}" for key, value in model_arguments.items())]
+    totals = {"params": sum(row.params for row in rows), "macs": sum(row.macs for row in rows)}
+    if options["format"] == "json":
+        head = {"model": names[0], "arguments": model_arguments, "image_shape": image_shape}
+        layers = [asdict(row) for row in rows]
+        print(json.dumps({**head, **totals, "layers": layers}, indent=2, default=str))
+    elif options["format"] == "csv":
+        print(csv_grid(_COLUMNS, [_cells(row) for row in rows]))
+    else:
+        grid = text_grid if options["format"] == "text" else markdown_grid
+        total = ["total", " ".join(title), _by(image_shape), *totals.values(), None, None]
+        print(grid(_COLUMNS, [*map(_cells, rows), total], total=True))
 
 
-def _jaxpr_macs(jaxpr: Jaxpr) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        primitive, params = equation.primitive.name, equation.params
-        if primitive == "dot_general":
-            (lhs_contracting, _), _ = params["dimension_numbers"]
-            lhs = equation.invars[0].aval.shape
-            contracted = math.prod(lhs[axis] for axis in lhs_contracting)
-            total += math.prod(equation.outvars[0].aval.shape) * contracted
-        elif primitive == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            out_features = kernel[params["dimension_numbers"].rhs_spec[0]]
-            per_output = math.prod(kernel) // out_features
-            total += math.prod(equation.outvars[0].aval.shape) * per_output
-        else:
-            inner = [_jaxpr_macs(nested) for nested in _nested_jaxprs(params)]
-            if primitive == "while" and any(inner):
-                raise InputError(
-                    "MACs cannot be counted: the network multiplies inside a while loop, whose "
-                    "length is only known when it runs; use jax.lax.scan or fori_loop with "
-                    "constant bounds."
-                )
-            # Of a cond's branches one runs: the costliest, or the same on another platform.
-            cost = max(inner) if primitive == "cond" else sum(inner)
-            total += cost * (params["length"] if primitive == "scan" else 1)
-    return total
+_COLUMNS = [field.name for field in fields(LayerRow)]
+_FORMATS = ("text", "csv", "json", "markdown")
+_USAGE = """\
+python -m shift_jax.analysis.count MODEL [--image_size=224] [--format=text] [--ARGUMENT=VALUE ...]
+
+Prints every layer of a network: output shape, parameters, multiply-accumulates (MACs), bytes of
+its input and output activations, and MACs per element moved (Eq. 4 and 5 of the paper).
+
+MODEL is a name such as shiftnet_a; shift_jax.list_models() lists all.
+--image_size=224 or --image_size=224x192 (height x width); default: the published one.
+--format=text, csv, json or markdown.
+All others are arguments of the model, such as --expansion=3, --num_classes=10, --width=0.5**0.5
+or --dtype=bfloat16."""
 
 
-def _nested_jaxprs(params: dict) -> Iterator[Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
+def _cells(row: LayerRow) -> list:
+    cells = [getattr(row, column) for column in _COLUMNS]
+    return [_by(cell) if isinstance(cell, tuple) else cell for cell in cells]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text)
+    if not match:
+        raise InputError(
+            f"image_size is {text!r}, expected pixels such as 224, or height and width as 224x192."
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+if __name__ == "__main__":
+    # Counting itself needs none of what the command line does.
+    from shift_jax.training import cli
+
+    sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))
