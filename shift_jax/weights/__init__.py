@@ -1,0 +1,1 @@
+"""Readers and writers of weight files: PyTorch without running its pickles, Keras, safetensors."""
