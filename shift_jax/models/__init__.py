@@ -13,7 +13,7 @@ from shift_jax.models import (
     style,
     vgg,
 )
-from shift_jax.models.registry import create_model, list_models, model_record
+from shift_jax.models.registry import create_model, list_models, load_pretrained, model_record
 
 __all__ = [
     "alexnet",
@@ -22,6 +22,7 @@ __all__ = [
     "faces",
     "googlenet",
     "list_models",
+    "load_pretrained",
     "mobilenet",
     "model_record",
     "resnet50",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from shift_jax.errors import InputError, did_you_mean, positive_int
 from shift_jax.models.network import Network
+from shift_jax.weights.shipped import WeightRecord, find_weights, read_weights, shipped_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -68,6 +73,11 @@ class ModelRecord:
     def macs(self) -> int:
         """Multiply-accumulates of the default configuration for one image of `image_shape`."""
         return self.counts[0].macs
+
+    @property
+    def weights(self) -> tuple[WeightRecord, ...]:
+        """Records of the trained weights that come with the package: source, licence, accuracy."""
+        return tuple(record for record in shipped_weights() if record.model == self.name)
 
 
 _RECORDS: dict[str, ModelRecord] = {}
@@ -139,3 +149,51 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
     if num_classes:
         num_classes = positive_int("num_classes", num_classes)
     return record.build(num_classes=num_classes or 0, **kwargs)
+
+
+def load_pretrained(
+    name: str, tag: str | None = None, num_classes: int | None = None, **kwargs
+) -> tuple[Network, dict[str, Any]]:
+    """Returns a network with trained weights that come with the package.
+
+        model, variables = load_pretrained("shiftresnet20", tag="digits")
+        logits = model.apply(variables, images, train=False)
+
+    Pixels in 0..1 are to be normalised by the `mean` and `std` of the weights' record, which is
+    among `model_record(name).weights`.
+
+    Args:
+      name: of the network.
+      tag: which weights; None where there is only one.
+      num_classes: None is as trained; 0 leaves the classifier out.
+      **kwargs: as for `create_model`, such as `features_only` or `dtype`; they must not change the
+        shapes of the weights.
+
+    Returns:
+      `(model, variables)`; the variables are nested dicts of numpy arrays.
+
+    Raises:
+      InputError: no such weights, or arguments that do not fit them.
+    """
+    model_record(name)
+    weights = find_weights(name, tag)
+    if num_classes not in (None, 0, weights.num_classes):
+        raise InputError(
+            f"The weights {name}.{weights.tag} are of {weights.num_classes} classes and not of "
+            f"{num_classes}: take num_classes=0 and put a classifier of your own after it."
+        )
+    if num_classes is None:
+        num_classes = weights.num_classes
+    model = create_model(name, num_classes=num_classes, **(weights.arguments | kwargs))
+    variables = read_weights(weights)
+    images = jax.ShapeDtypeStruct((1, *weights.image_shape), jnp.float32)
+    expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected["params"]):
+        array = functools.reduce(lambda tree, key: tree.get(key.key, {}), path, variables["params"])
+        if getattr(array, "shape", None) != leaf.shape:
+            raise InputError(
+                f"The weights {name}.{weights.tag} do not fit these arguments: "
+                f"{jax.tree_util.keystr(path, simple=True, separator='/')} is to be {leaf.shape}; "
+                f"they were trained with {weights.arguments}."
+            )
+    return model, variables

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
+
 class ResNet50(Network, kw_only=True):
     """7×7 stem of stride 2, 3×3 max pooling, four groups of bottlenecks, average pooling.
 

@@ -132,7 +132,11 @@ class StyleTransformer(Network, kw_only=True):
         def layer(x, name, features, kernel_size, use_shift=self.use_shift, **kwargs):
             kwargs |= {"use_shift": use_shift, "name": name}
             x = conv(features, kernel_size, **kwargs)(x)
-            return nn.InstanceNorm(epsilon=1e-5, name=f"{name}_norm", **types)(x)
+            # Not E[x²] − E[x]²: the digits that cancel there are seen in the picture.
+            norm = nn.InstanceNorm(
+                use_fast_variance=False, epsilon=1e-5, name=f"{name}_norm", **types
+            )
+            return norm(x)
 
         down, up = self.kernels.down, self.kernels.up
         x = nn.relu(layer(x, "down1", 32, down[0], use_shift=False))

@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shift_jax import load_pretrained
+from shift_jax.errors import InputError
+from shift_jax.models import model_record
+from shift_jax.weights import shipped
+from shift_jax.weights.shipped import find_weights, list_pretrained, shipped_weights
+
+
+def test_the_digits_network_has_the_accuracy_of_its_record():
+    pytest.importorskip("sklearn")
+    from shift_jax.data import load_source
+
+    (record,) = model_record("shiftresnet20").weights
+    model, variables = load_pretrained("shiftresnet20", tag="digits")
+    test = load_source("digits", "test")
+    images = (test.images / 255 - np.asarray(record.mean)) / np.asarray(record.std)
+    logits = jax.jit(model.apply)(variables, images.astype(np.float32))
+    assert (np.asarray(logits).argmax(-1) == test.labels).mean() == pytest.approx(record.top1)
+
+
+def test_records_of_shipped_files():
+    assert list_pretrained("shiftresnet*") == ["shiftresnet20.digits"]
+    for record in shipped_weights():
+        assert record.licence and record.source and record.trained_on and 0 < record.top1 <= 1
+        load_pretrained(record.model, record.tag)
+
+
+def test_features_of_a_trained_network():
+    _, variables = load_pretrained("shiftresnet20")
+    images = jnp.ones((2, 8, 8, 1))
+    model, same = load_pretrained("shiftresnet20", num_classes=0)
+    assert jax.eval_shape(model.apply, same, images).shape == (2, 64)
+    model, _ = load_pretrained("shiftresnet20", features_only=True, dtype=jnp.bfloat16)
+    maps = jax.eval_shape(model.apply, variables, images)
+    assert [each.channels for each in maps] == [16, 16, 32, 64]
+    assert maps[-1].array.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("shiftresnet21",), "no model named"),
+        (("resnet50",), "No trained weights of 'resnet50' come with"),
+        (("shiftresnet20", "cifar"), "no weights with the tag 'cifar', only digits"),
+        (("shiftresnet20", "digits", 100), "are of 10 classes and not of 100"),
+    ],
+)
+def test_weights_that_do_not_exist(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_pretrained(*arguments)
+
+
+def test_arguments_that_change_the_shapes():
+    with pytest.raises(InputError, match="do not fit these arguments: group1_block1/conv1"):
+        load_pretrained("shiftresnet20", expansion=6)
+
+
+def test_a_damaged_file(tmp_path, monkeypatch):
+    record = find_weights("shiftresnet20", "digits")
+    content = bytearray(record.path.read_bytes())
+    content[-5] ^= 1
+    monkeypatch.setattr(shipped, "_FILES", tmp_path)
+    with pytest.raises(InputError, match="is missing or is not the file that was shipped"):
+        shipped.read_weights(record)
+    (tmp_path / record.path.name).write_bytes(content)
+    with pytest.raises(InputError, match="its SHA-256 differs"):
+        shipped.read_weights(record)

@@ -1,0 +1,174 @@
+"""The import as a user runs it, without PyTorch."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from shift_jax import create_model
+from shift_jax.errors import InputError
+from shift_jax.training.checkpoints import restore_variables
+from shift_jax.training.evaluation import evaluate_and_report
+from shift_jax.training.import_weights import export_safetensors, import_weights
+from shift_jax.weights import import_torch
+from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from tests.conftest import REPOSITORY
+from tests.models.small import random_variables, small_model
+from tests.weights.photos import real_images
+from tests.weights.torch_files import Call, File, Name
+
+FIXTURES = Path(__file__).parent / "fixtures"
+LOGITS = np.asarray(json.loads((FIXTURES / "shiftresnet20_logits.json").read_text()))
+
+
+@pytest.fixture
+def authors_file(tmp_path):
+    """A whole ShiftResNet20-1 as the authors saved theirs."""
+    file = tmp_path / "ckpt.t7"
+    file.write_bytes(gzip.decompress((FIXTURES / "shiftresnet20.t7.gz").read_bytes()))
+    return file
+
+
+def test_the_authors_file_gives_the_logits_that_pytorch_computed(authors_file, tmp_path):
+    line = import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
+    assert line == "shiftresnet20: 34,906 parameters; the file says acc 91.5, epoch 163"
+    variables, config = restore_variables(tmp_path / "run" / "checkpoints" / "0")
+    model = create_model("shiftresnet20", num_classes=10)
+    logits = jax.jit(model.apply)(variables, real_images(32))
+    np.testing.assert_allclose(logits, LOGITS, atol=1e-4)
+    assert config["data"]["name"] == "cifar10" and config["model"]["name"] == "shiftresnet20"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.t7", "run"]
+
+
+def test_eval_takes_the_import(authors_file, tmp_path):
+    images, predicted = real_images(32), LOGITS.argmax(-1)
+    for index, (image, label) in enumerate(zip(images, predicted, strict=True)):
+        for split in ("train", "test"):
+            for other in range(10):  # Every class has an image, so that there are ten.
+                folder = tmp_path / "photos" / split / str(other)
+                folder.mkdir(parents=True, exist_ok=True)
+            if split == "train" or label == predicted[0]:
+                pixels = np.clip(image * 64 + 127.5, 0, 255).round().astype(np.uint8)
+                Image.fromarray(pixels).save(
+                    tmp_path / "photos" / split / str(label) / f"{index}.png"
+                )
+    for other in range(10):
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "train" / str(other) / "black.png")
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "test" / str(other) / "black.png")
+    import_torch.main(
+        [
+            *(str(authors_file), "--model=shiftresnet20", f"--output={tmp_path / 'run'}"),
+            *("--dataset=folder", f"--data_dir={tmp_path / 'photos'}"),
+        ]
+    )
+    metrics = evaluate_and_report(workdir=str(tmp_path / "run"))
+    assert metrics["examples"] == 10 + (predicted == predicted[0]).sum()
+    assert 0 <= metrics["top1"] <= 1 and (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_safetensors_there_and_back(authors_file, tmp_path):
+    import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
+    export_safetensors(tmp_path / "x.safetensors", workdir=str(tmp_path / "run"))
+    import_weights(tmp_path / "x.safetensors", tmp_path / "again")
+    (ours, config), (theirs, their_config) = (
+        restore_variables(tmp_path / run / "checkpoints" / "0") for run in ("run", "again")
+    )
+    assert config == their_config
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+    variables, _ = read_safetensors(tmp_path / "x.safetensors")
+    write_safetensors(tmp_path / "bare.safetensors", variables, {})
+    with pytest.raises(InputError, match="does not say of which network it is"):
+        import_weights(tmp_path / "bare.safetensors", tmp_path / "third")
+    import_weights(tmp_path / "bare.safetensors", tmp_path / "third", model="shiftresnet20")
+    with pytest.raises(InputError, match="Give either --workdir"):
+        export_safetensors(tmp_path / "y.safetensors")
+
+
+def test_keras_weights_of_vgg(tmp_path):
+    model = small_model("vgg16", num_classes=4)
+    model = model.clone(convolutions=(2, 2, 3, 3, 3))
+    names = {"hidden1": "fc1", "hidden2": "fc2", "classifier": "predictions"}
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+        random_variables(model, (32, 32, 3))["params"]
+    ):
+        tensors[f"{names.get(path[0].key, path[0].key)}.{path[-1].key}"] = leaf
+    np.savez(tmp_path / "vgg.npz", **tensors)
+    import_weights(
+        tmp_path / "vgg.npz", tmp_path / "run", model="vgg16", arguments={"hidden_features": 8}
+    )
+    _, config = restore_variables(tmp_path / "run" / "checkpoints" / "0")
+    np.testing.assert_allclose(config["data"]["mean"], np.divide((123.68, 116.779, 103.939), 255))
+    assert config["data"]["std"] == [1 / 255] * 3
+    with pytest.raises(InputError, match="for vgg16 and vgg19 only"):
+        import_weights(tmp_path / "vgg.npz", tmp_path / "other", model="resnet50")
+
+
+def test_vgg19_of_which_there_are_eight_layers_only(shared_data, tmp_path):
+    file = shared_data / "weights" / "vgg19_conv1_1_to_conv3_4.npz"
+    with pytest.raises(InputError, match="no tensor 'block4_conv1"):
+        import_weights(file, tmp_path / "run", model="vgg19")
+    assert not list(tmp_path.iterdir())
+
+
+def hostile_file(path, marker):
+    File(legacy=True).save(path, Call(Name("posix", "system"), (f"touch {marker}",)))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "sentence"),
+    [
+        (hostile_file, ["--model=resnet20"], "posix.system"),
+        (lambda path, _: None, ["--model=resnet20"], "weights.pth"),
+        (lambda path, _: path.write_bytes(b""), ["--model=resnet20"], "weights.pth"),
+        (None, [], "Give --model"),
+        (None, ["--model=shiftresnet21"], "no model named 'shiftresnet21'"),
+        (None, ["--model=shiftnet_a"], "No PyTorch layout is known"),
+        (None, ["--model=shiftresnet20", "--expansion=3"], "'layer1.0.conv1.weight' has shape"),
+        (None, ["--model=resnet20"], "'layer1.0.conv1.weight' has shape"),
+        (None, ["--model=shiftresnet56"], "no tensor 'layer1.3.conv1.weight'"),
+        (None, ["--model=shiftresnet20", "--shift_order=cuda"], "expected 'interleaved' or"),
+        (None, ["--model=shiftresnet20", "--expansoin=3"], "no argument 'expansoin'"),
+        (None, ["--model=shiftresnet20", "--expansion"], "'--expansion' has no value"),
+    ],
+)
+def test_refusals_leave_nothing_behind(make, arguments, sentence, authors_file, tmp_path):
+    file, marker = authors_file, tmp_path / "executed"
+    if make:
+        file = tmp_path / "weights.pth"
+        make(file, marker)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=sentence):
+        import_torch.main([str(file), f"--output={tmp_path / 'run'}", *arguments])
+    assert sorted(tmp_path.iterdir()) == before and not marker.exists()
+
+
+def test_the_output_folder_must_be_new(authors_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_the_command_says_one_sentence_and_fails(tmp_path):
+    command = [sys.executable, "-m", "shift_jax.weights.import_torch", str(tmp_path / "no.pth")]
+    result = subprocess.run(
+        [*command, "--model=resnet20", f"--output={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
