@@ -55,9 +55,9 @@ class ModelRecord:
 
     name: str
     build: Callable[..., Network]
-    paper: str
-    table: str
-    counts: tuple[Count, ...]
+    paper: str = ""
+    table: str = ""
+    counts: tuple[Count, ...] = ()
     image_shape: tuple[int, int, int] = (224, 224, 3)
     num_classes: int | None = 1000
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -65,14 +65,14 @@ class ModelRecord:
     crop: float = 0.875
 
     @property
-    def parameters(self) -> int:
-        """Trained parameters of the default configuration."""
-        return self.counts[0].parameters
+    def parameters(self) -> int | None:
+        """Trained parameters of the default configuration, where they are recorded."""
+        return self.counts[0].parameters if self.counts else None
 
     @property
-    def macs(self) -> int:
+    def macs(self) -> int | None:
         """Multiply-accumulates of the default configuration for one image of `image_shape`."""
-        return self.counts[0].macs
+        return self.counts[0].macs if self.counts else None
 
     @property
     def weights(self) -> tuple[WeightRecord, ...]:
@@ -135,7 +135,8 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
     """
     record = model_record(name)
     own = inspect.signature(record.build).parameters.values()
-    allowed = [p.name for p in own if p.kind is p.KEYWORD_ONLY] + list(_COMMON)
+    named = [p.name for p in own if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    allowed = [key for key in dict.fromkeys((*named, *_COMMON)) if key != "num_classes"]
     for key in kwargs:
         if key not in allowed:
             raise InputError(

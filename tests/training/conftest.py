@@ -20,7 +20,7 @@ def tiny(num_classes, expansion=1.0, initialization="he", dtype=None):
 
 
 if "tiny" not in _RECORDS:
-    register(ModelRecord("tiny", tiny, (8, 8, 1)))
+    register(ModelRecord("tiny", tiny, image_shape=(8, 8, 1), num_classes=10))
 
 
 @pytest.fixture
