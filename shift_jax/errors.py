@@ -19,10 +19,21 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
 
 
+def check_choice(name: str, value: object, options: Iterable[object]) -> None:
+    """Raises InputError unless `value` is one of the options, which need not be hashable."""
+    options = tuple(options)
+    if value not in options:
+        *others, last = map(repr, options)
+        raise InputError(
+            f"{name} is {value!r}, expected {', '.join(others)} or {last}."
+            f"{did_you_mean(str(value), map(str, options))}"
+        )
+
+
 def positive_int(name: str, value: int) -> int:
     """Returns `value` as an int; InputError naming the argument when it is not one above 0."""
     try:
-        number = operator.index(value)
+        number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = 0
     if number < 1:

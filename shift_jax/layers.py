@@ -9,6 +9,7 @@ All of them take and return [..., H, W, C].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -71,7 +72,9 @@ def batch_norm(train: bool, *, epsilon: float = 1e-5, **kwargs) -> nn.Module:
 
 def middle_channels(expansion: float, reference: int) -> int:
     """Returns int(expansion · reference); InputError when that is not at least one channel."""
-    if not isinstance(expansion, int | float) or int(expansion * reference) < 1:
+    if not isinstance(expansion, int | float) or not math.isfinite(expansion):
+        raise InputError(f"expansion is {expansion!r}, expected a number such as 3.")
+    if int(expansion * reference) < 1:
         raise InputError(
             f"expansion {expansion!r} of {reference} channels leaves no channel in the middle: "
             f"expected a number of at least 1/{reference}."

@@ -113,8 +113,14 @@ def _product_macs(equation) -> int:
         lhs = equation.invars[0].aval.shape
         per_output = math.prod(lhs[axis] for axis in lhs_contracting)
     elif equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        per_output = math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
+        lhs, kernel = (operand.aval.shape for operand in equation.invars[:2])
+        spec = params["dimension_numbers"]
+        if math.prod(params["lhs_dilation"]) > 1:
+            # A transposed convolution: each input pixel meets the whole kernel, and the zeros that
+            # stand between the pixels meet nothing.
+            pixels = math.prod(lhs[axis] for axis in (spec.lhs_spec[0], *spec.lhs_spec[2:]))
+            return pixels * math.prod(kernel)
+        per_output = math.prod(kernel) // kernel[spec.rhs_spec[0]]
     else:
         return 0
     return math.prod(equation.outvars[0].aval.shape) * per_output

@@ -35,7 +35,9 @@ def table_6() -> list[Part]:
             group = groups[int(cells.group) - 1]
             rows.append(_module_row(cells, group.features, group.kernel_size, network))
         elif cells.kind == "Avg Pool":
-            rows.append(_architecture_row(cells, Counted(()), _pooled(network), "7×7"))
+            side = network.part("group4_").rows[-1].output_shape[0]
+            kernel = f"{side}×{side}"  # The whole of the last map.
+            rows.append(_architecture_row(cells, Counted(()), _pooled(network), kernel))
         else:
             layers = network.part("stem" if cells.kind.startswith("Conv") else "classifier")
             channels = layers.rows[0].output_shape[-1]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
+from shift_jax.errors import positive_int
 from shift_jax.models.blocks import ConvNorm, adaptive_avg_pool, local_response_norm, max_pool
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class AlexNet(Network, kw_only=True):
 
 
 def alexnet(*, hidden_features: int = 4096, dropout: float = 0.5, **common) -> AlexNet:
-    """AlexNet of Krizhevsky et al. 2012 as Caffe has it, grouped, with its response norms.
+    """AlexNet of Krizhevsky et al. 2012 (Table 7) as Caffe has it: grouped, with response norms.
 
     60,965,224 parameters and 724,406,816 MACs at 224×224.
 
@@ -66,6 +67,8 @@ def alexnet(*, hidden_features: int = 4096, dropout: float = 0.5, **common) -> A
       hidden_features, dropout: see `AlexNet`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
+    check_dropout(dropout)
+    hidden_features = positive_int("hidden_features", hidden_features)
     return AlexNet(hidden_features=hidden_features, dropout=dropout, **common)
 
 

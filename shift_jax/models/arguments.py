@@ -35,6 +35,8 @@ def split_arguments(
             raise InputError(f"{argument!r} has no value: expected --key=value, as --expansion=3.")
         elif key in own:
             own[key] = value
+        elif key == "name":
+            raise InputError("--name is no argument: the model's name stands alone.")
         else:
             others[key] = _literal(value)
     return names, own, others

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import check_choice
 from shift_jax.layers import (
     CSC,
     SC2,
@@ -34,10 +34,7 @@ _SHIFT_MODULES = {"csc": CSC, "sc2": SC2}
 
 def shift_module(module: ShiftModule, **arguments) -> Callable[..., CSC]:
     """Returns the constructor of the paper's CSC or SC² modules (Figure 3), arguments bound."""
-    if module not in _SHIFT_MODULES:
-        raise InputError(
-            f"module is {module!r}, expected 'csc' or 'sc2'.{did_you_mean(module, _SHIFT_MODULES)}"
-        )
+    check_choice("module", module, _SHIFT_MODULES)
     return partial(_SHIFT_MODULES[module], **arguments)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 
-from shift_jax.errors import InputError
-from shift_jax.layers import batch_norm
+from shift_jax.errors import InputError, check_choice
+from shift_jax.layers import batch_norm, middle_channels
 from shift_jax.models.blocks import ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -75,36 +75,36 @@ class CifarNet(Network, kw_only=True):
 
 def resnet(
     depth: int,
+    shortcut: Literal["identity", "projection"] = "identity",
     *,
     reduction: Literal["module", "net"] | None = None,
     expansion: float | None = None,
     factor: float | None = None,
-    shortcut: Literal["identity", "projection"] = "identity",
     **common,
 ) -> CifarNet:
     """ResNet of He et al. 2016 for CIFAR, and the reduced ones of Tables 2 and 5.
 
     Parameters for 10 classes: ResNet20 272,474, ResNet56 855,770, ResNet110 1,730,714; true MACs
-    at 32×32: 40,813,184, 125,747,840, 253,149,824.
+    at 32×32: 40,813,184, 125,747,840, 253,149,824. With a projection in every block: 283,962,
+    900,858, 1,826,202 and 42,648,192, 132,301,440, 266,781,312.
 
     Args:
       depth: 20, 56 or 110.
+      shortcut: "identity" where the shape does not change. "projection" has a 1×1 convolution
+        and BatchNorm in every block, as the authors' first code had by mistake (the likely cause
+        of Table 5's ResNet110 module-wise cells of 40 %); registered as `resnet20_projection` …
       reduction: None, "module" (each block's first convolution has int(c / factor) filters) or
         "net" (all widths are int(c / √factor)).
       expansion: reduce to the size of the ShiftResNet with this expansion: 1, 3, 6 or 9 (not
         reduced). Needs `reduction`; give either this or `factor`.
       factor: the reduction itself, at least 1.
-      shortcut: "identity" where the shape does not change. "projection" has a 1×1 convolution
-        and BatchNorm in every block, as the authors' first code had by mistake (the likely cause
-        of Table 5's ResNet110 module-wise cells of 40 %); registered as `resnet20_projection` …
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
 
     Raises:
       InputError: contradicting or unknown arguments, or a reduction that leaves no filter.
     """
     factor = _reduction_factor(depth, reduction, expansion, factor)
-    if shortcut not in ("identity", "projection"):
-        raise InputError(f"shortcut is {shortcut!r}, expected 'identity' or 'projection'.")
+    check_choice("shortcut", shortcut, ("identity", "projection"))
     widths = (16, 32, 64)
     if reduction == "net":
         widths = tuple(int(width / factor**0.5) for width in widths)
@@ -133,7 +133,8 @@ def shiftresnet(
 
     Parameters for 10 classes with E = 1, 3, 6, 9: depth 20: 34,906, 95,642, 186,746, 277,850;
     56: 102,106, 294,554, 583,226, 871,898; 110: 202,906, 592,922, 1,177,946, 1,762,970. True MACs
-    at 32×32, depth 20: 5,948,032, 16,433,792, 32,162,432, 47,891,072.
+    at 32×32: 20: 5,948,032, 16,433,792, 32,162,432, 47,891,072; 56: 15,385,216, 44,745,344,
+    88,785,536, 132,825,728; 110: 29,540,992, 87,212,672, 173,720,192, 260,227,712.
 
     Args:
       depth: 20, 56 or 110.
@@ -142,6 +143,7 @@ def shiftresnet(
       kernel_size, dilation, order, implementation: of the shift, see `shift_jax.layers.CSC`.
       **common: as for `resnet`.
     """
+    middle_channels(expansion, 16)  # Fails here and not when the network is first used.
     block = shift_module(
         module,
         expansion=expansion,
@@ -163,8 +165,10 @@ def depthwiseresnet(
 ) -> CifarNet:
     """ShiftResNet with depthwise 3×3 convolutions instead of shifts, as the authors compared.
 
-    Args: as `shiftresnet`. Parameters for 10 classes with E = 1: depth 20: 38,602.
+    Args: as `shiftresnet`. Parameters for 10 classes and true MACs with E = 1: depth
+    20: 38,602 and 7,053,952; 56: 113,194 and 18,039,424; 110: 225,082 and 34,517,632.
     """
+    middle_channels(expansion, 16)
     block = partial(DepthwiseBlock, expansion=expansion)
     return _cifar_net(depth, block, **common)
 
@@ -174,8 +178,7 @@ def _cifar_net(depth: int, block: Callable[..., nn.Module], **arguments) -> Cifa
 
 
 def _reduction_factor(depth, reduction, expansion, factor) -> float:
-    if reduction not in (None, "module", "net"):
-        raise InputError(f"reduction is {reduction!r}, expected None, 'module' or 'net'.")
+    check_choice("reduction", reduction, (None, "module", "net"))
     if reduction is None:
         if expansion is not None or factor is not None:
             raise InputError(
@@ -187,13 +190,13 @@ def _reduction_factor(depth, reduction, expansion, factor) -> float:
         raise InputError("A reduced ResNet takes either expansion=1, 3, 6 or 9 or factor=…")
     if factor is None:
         factors = _MODULE_FACTORS[depth] if reduction == "module" else _NET_FACTORS
-        if expansion not in factors:
+        if expansion not in tuple(factors):
             raise InputError(
-                f"The paper has no reduced ResNet for expansion {expansion}, only for "
+                f"The paper has no reduced ResNet for expansion {expansion!r}, only for "
                 f"{', '.join(map(str, factors))}: give the factor instead."
             )
         return factors[expansion]
-    if not isinstance(factor, int | float) or factor < 1:
+    if not isinstance(factor, int | float) or not factor >= 1:
         raise InputError(f"factor is {factor!r}, expected a number of at least 1.")
     return float(factor)
 
@@ -227,7 +230,7 @@ for _depth in _BLOCKS_PER_GROUP:
         (f"resnet{_depth}", partial(resnet, _depth), _HE, [Count({}, *_RESNETS[_depth])]),
         (
             f"resnet{_depth}_projection",
-            partial(resnet, _depth, shortcut="projection"),
+            partial(resnet, _depth, "projection"),
             _HE,
             [Count({}, *_PROJECTIONS[_depth])],
         ),

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
-from shift_jax.errors import positive_int
+from shift_jax.errors import InputError, positive_int
 from shift_jax.layers import batch_norm
 from shift_jax.models.blocks import ShiftModule
 from shift_jax.models.inception_resnet import InceptionResNetV1
-from shift_jax.models.network import FeatureMap, Network
+from shift_jax.models.network import FeatureMap, Network, check_dropout
 from shift_jax.models.registry import Count, ModelRecord, register
 from shift_jax.models.shiftnet import shiftnet
 
@@ -56,10 +56,11 @@ def facenet(
     num_classes: int = 0,
     **common,
 ) -> FaceNet:
-    """FaceNet: Inception-ResNet-v1 with an embedding.
+    """FaceNet: Inception-ResNet-v1 with an embedding (Tables 8 and 9).
 
-    Parameters: trunk 22,564,096; with the 512-d embedding 23,482,624; with a softmax over 10,000
-    identities 28,612,624, the nearest to Table 9's 28.5 M.
+    Parameters and MACs at 160×160: trunk 22,564,096 and 1,416,744,800; with the 512-d embedding
+    23,482,624 and 1,417,662,304; with a softmax over 10,000 identities 28,612,624, the nearest to
+    Table 9's 28.5 M, and 1,422,782,304.
 
     Args:
       embedding_size, dropout: see `FaceNet`.
@@ -68,6 +69,9 @@ def facenet(
         not yet L2-normalised.
       **common: the other attributes of `shift_jax.models.network.Network`.
     """
+    if not isinstance(repeats, list | tuple) or len(repeats) != 3:
+        raise InputError(f"repeats is {repeats!r}, expected three positive integers.")
+    repeats = tuple(positive_int("repeats", each) for each in repeats)
     trunk = InceptionResNetV1(repeats=repeats, **common)
     return _facenet(trunk, embedding_size, dropout, num_classes, common)
 
@@ -82,10 +86,11 @@ def shiftfacenet(
     num_classes: int = 0,
     **common,
 ) -> FaceNet:
-    """ShiftFaceNet: ShiftNet-C without its classifier, with an embedding.
+    """ShiftFaceNet: ShiftNet-C without its classifier, with an embedding (Tables 8 and 9).
 
-    Parameters: trunk 527,136; with a 128-d embedding 560,160; with a 512-d one 659,232. Table 9's
-    0.78 M is ShiftNet-C's own figure, with its ImageNet classifier.
+    Parameters and MACs at 160×160: trunk 527,136 and 79,257,600; with a 128-d embedding 560,160 and
+    79,290,368; with a 512-d one 659,232 and 79,388,672. Table 9's 0.78 M is ShiftNet-C's own
+    figure, with its ImageNet classifier.
 
     Args:
       embedding_size, dropout: see `FaceNet`.
@@ -101,6 +106,7 @@ def shiftfacenet(
 
 
 def _facenet(trunk, embedding_size, dropout, num_classes, common) -> FaceNet:
+    check_dropout(dropout)
     if embedding_size is not None:
         embedding_size = positive_int("embedding_size", embedding_size)
     return FaceNet(
@@ -142,7 +148,7 @@ for _build, _paper, _counts in (
             image_shape=(160, 160, 3),
             num_classes=0,
             mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
+            std=(128 / 255,) * 3,
             crop=1.0,
         )
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from shift_jax.layers import Initializer, he_init
 from shift_jax.models.blocks import ConvNorm, local_response_norm, max_pool
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class GoogLeNet(Network, kw_only=True):
 
 
 def googlenet(*, dropout: float = 0.4, **common) -> GoogLeNet:
-    """GoogLeNet of Szegedy et al. 2015 without its auxiliary classifiers and without BatchNorm.
+    """GoogLeNet of Szegedy et al. 2015 (Table 7), without auxiliary classifiers or BatchNorm.
 
     6,998,552 parameters and 1,582,671,872 MACs at 224×224.
 
@@ -112,6 +112,7 @@ def googlenet(*, dropout: float = 0.4, **common) -> GoogLeNet:
       dropout: see `GoogLeNet`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
+    check_dropout(dropout)
     return GoogLeNet(dropout=dropout, **common)
 
 

@@ -60,7 +60,7 @@ class MobileNet(Network, kw_only=True):
 
 
 def mobilenet(*, width: float = 1.0, **common) -> MobileNet:
-    """MobileNet v1 of Howard et al. 2017.
+    """MobileNet v1 of Howard et al. 2017 (Table 7).
 
     Parameters and MACs at 224×224 for width 1 and ½: 4,231,976 and 568,740,352; 1,331,592 and
     149,497,088.
@@ -69,8 +69,8 @@ def mobilenet(*, width: float = 1.0, **common) -> MobileNet:
       width: factor of all channels, at least 1/32.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
-    if not isinstance(width, int | float) or int(32 * width) < 1:
-        raise InputError(f"width is {width!r}, expected a number of at least 1/32, such as 0.5.")
+    if not isinstance(width, int | float) or not 1 / 32 <= width < 100:
+        raise InputError(f"width is {width!r}, expected a number from 1/32 to 100, such as 0.5.")
     return MobileNet(width=width, **common)
 
 

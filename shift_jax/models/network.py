@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, check_choice
 from shift_jax.layers import Initializer, bias_init_for, he_init, pytorch_init
 
 if TYPE_CHECKING:
@@ -62,11 +62,10 @@ class Network(nn.Module, kw_only=True):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self):
-        if self.initialization not in _INITIALIZERS:
-            raise InputError(
-                f"initialization is {self.initialization!r}, expected 'he' or 'pytorch'."
-                f"{did_you_mean(self.initialization, _INITIALIZERS)}"
-            )
+        check_choice("initialization", self.initialization, _INITIALIZERS)
+        check_choice("features_only", self.features_only, (False, True))
+        _check_dtype("dtype", self.dtype or jnp.float32)
+        _check_dtype("param_dtype", self.param_dtype)
         super().__post_init__()
 
     @property
@@ -96,9 +95,26 @@ class Network(nn.Module, kw_only=True):
         return nn.Dense(features, bias_init=bias_init, name=name, **self.common)(x)
 
 
+def check_dropout(rate: float) -> None:
+    """Raises InputError unless `rate` is a fraction from 0 to below 1."""
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise InputError(f"dropout is {rate!r}, expected a fraction from 0 to below 1.")
+
+
+def _check_dtype(name: str, dtype: Any) -> None:
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float:
+        raise InputError(
+            f"{name} is {dtype!r}, expected a floating-point type such as 'float32' or 'bfloat16'."
+        )
+
+
 def check_images(x: Array, smallest: int = 1) -> None:
     """Raises InputError unless `x` is [B, H, W, C] with sides of at least `smallest` pixels."""
-    if x.ndim != 4 or min(x.shape[1:3]) < smallest:
+    if x.ndim != 4 or min(x.shape[1:3]) < smallest or not x.shape[3]:
         raise InputError(
             f"Images of shape {x.shape} do not fit the network: expected [batch, height, width, "
             f"channels] with sides of at least {smallest} pixels."

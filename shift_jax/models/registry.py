@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError, did_you_mean, positive_int
+from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.network import Network
 from shift_jax.weights.shipped import WeightRecord, find_weights, read_weights, shipped_weights
 
@@ -21,9 +21,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Arguments that every network takes; `Network` explains them.
 _COMMON = ("features_only", "initialization", "dtype", "param_dtype")
+# Those that trained weights leave open.
+_FREE = ("features_only", "dtype", "param_dtype", "implementation")
 
 
-class Count(NamedTuple):
+@dataclass(frozen=True)
+class Count:
     """Exact size of one configuration of a network.
 
     Attributes:
@@ -32,12 +35,15 @@ class Count(NamedTuple):
       macs: multiply-accumulates of one image of the record's shape.
     """
 
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     parameters: int
     macs: int
 
+    def __post_init__(self):
+        object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ModelRecord:
     """What the registry knows about one network.
 
@@ -50,7 +56,8 @@ class ModelRecord:
       image_shape: (height, width, channels) the network was published for.
       num_classes: default width of the classifier; 0 is none by default, None never one.
       mean, std: of the channels, for pixels in 0..1.
-      crop: fraction of an image's shorter side that the evaluation crop keeps.
+      crop: fraction of an image's shorter side that evaluation crops keep in the network's paper;
+        `eval.py` scales the shorter side to the network's size and takes the centre.
     """
 
     name: str
@@ -75,6 +82,11 @@ class ModelRecord:
         return self.counts[0].macs if self.counts else None
 
     @property
+    def help(self) -> str:
+        """What the network is and what its arguments mean."""
+        return inspect.getdoc(getattr(self.build, "func", self.build)) or ""
+
+    @property
     def weights(self) -> tuple[WeightRecord, ...]:
         """Records of the trained weights that come with the package: source, licence, accuracy."""
         return tuple(record for record in shipped_weights() if record.model == self.name)
@@ -92,7 +104,7 @@ def register(record: ModelRecord) -> None:
 
 def model_record(name: str) -> ModelRecord:
     """Returns the record of one network; InputError with the nearest names when unknown."""
-    if name not in _RECORDS:
+    if not isinstance(name, str) or name not in _RECORDS:
         raise InputError(
             f"There is no model named {name!r}.{did_you_mean(name, _RECORDS)} "
             "shift_jax.list_models() lists all names."
@@ -123,7 +135,7 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
         published one.
       **kwargs: `features_only`, `initialization`, `dtype` and `param_dtype`, explained by
         `shift_jax.models.network.Network`, and the network's own arguments, such as `expansion`
-        or `width`, explained by `help(shift_jax.models.model_record(name).build)`.
+        or `width`, explained by `print(shift_jax.models.model_record(name).help)`.
 
     Returns:
       A linen module from images [B, H, W, C] to logits [B, num_classes], features
@@ -147,8 +159,10 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
         num_classes = record.num_classes
     elif record.num_classes is None:
         raise InputError(f"Model {name!r} makes images and has no classes: leave num_classes out.")
-    if num_classes:
-        num_classes = positive_int("num_classes", num_classes)
+    elif type(num_classes) is not int or num_classes < 0:
+        raise InputError(
+            f"num_classes is {num_classes!r}, expected a positive integer, or 0 for the features."
+        )
     return record.build(num_classes=num_classes or 0, **kwargs)
 
 
@@ -167,34 +181,41 @@ def load_pretrained(
       name: of the network.
       tag: which weights; None where there is only one.
       num_classes: None is as trained; 0 leaves the classifier out.
-      **kwargs: as for `create_model`, such as `features_only` or `dtype`; they must not change the
-        shapes of the weights.
+      **kwargs: `features_only`, `dtype`, `param_dtype` or `implementation`, as for `create_model`.
 
     Returns:
-      `(model, variables)`; the variables are nested dicts of numpy arrays.
+      `(model, variables)`; the variables are nested dicts of numpy arrays of `param_dtype`, those
+      that the model has and no others.
 
     Raises:
-      InputError: no such weights, or arguments that do not fit them.
+      InputError: no such weights, or arguments that they were not trained with.
     """
     model_record(name)
     weights = find_weights(name, tag)
-    if num_classes not in (None, 0, weights.num_classes):
-        raise InputError(
-            f"The weights {name}.{weights.tag} are of {weights.num_classes} classes and not of "
-            f"{num_classes}: take num_classes=0 and put a classifier of your own after it."
-        )
     if num_classes is None:
         num_classes = weights.num_classes
-    model = create_model(name, num_classes=num_classes, **(weights.arguments | kwargs))
-    variables = read_weights(weights)
+    if num_classes not in (0, weights.num_classes):
+        raise InputError(
+            f"The weights {name}.{weights.tag} are of {weights.num_classes} classes and not of "
+            f"{num_classes!r}: take num_classes=0 and put a classifier of your own after it."
+        )
+    for key, value in kwargs.items():
+        if key not in _FREE and weights.arguments.get(key) != value:
+            raise InputError(
+                f"The weights {name}.{weights.tag} were trained with {dict(weights.arguments)}: "
+                f"leave {key!r} out; only {', '.join(_FREE)} can be chosen."
+            )
+    model = create_model(name, num_classes=num_classes, **{**weights.arguments, **kwargs})
     images = jax.ShapeDtypeStruct((1, *weights.image_shape), jnp.float32)
     expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(expected["params"]):
-        array = functools.reduce(lambda tree, key: tree.get(key.key, {}), path, variables["params"])
-        if getattr(array, "shape", None) != leaf.shape:
-            raise InputError(
-                f"The weights {name}.{weights.tag} do not fit these arguments: "
-                f"{jax.tree_util.keystr(path, simple=True, separator='/')} is to be {leaf.shape}; "
-                f"they were trained with {weights.arguments}."
-            )
-    return model, variables
+    return model, _restricted(read_weights(weights), expected)
+
+
+def _restricted(variables: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of `expected`, in its types."""
+    return {
+        key: _restricted(variables[key], value)
+        if isinstance(value, Mapping)
+        else variables[key].astype(value.dtype)
+        for key, value in expected.items()
+    }

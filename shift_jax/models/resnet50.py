@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 
 from shift_jax.errors import InputError
-from shift_jax.layers import CSC
+from shift_jax.layers import CSC, middle_channels
 from shift_jax.models.blocks import ConvNorm, ShiftModule, max_pool, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -57,7 +57,7 @@ class ResNet50(Network, kw_only=True):
 
 
 def resnet50(*, width: float = 1.0, **common) -> ResNet50:
-    """ResNet-50 (He et al. 2016) with the stride in the 3×3 convolutions.
+    """ResNet-50 of He et al. 2016 (Table 3), with the stride in the 3×3 convolutions.
 
     Parameters and MACs at 224×224 for width 1, √½ and ½: 25,557,032 and 4,089,184,256;
     13,203,719 and 2,058,656,356; 6,917,640 and 1,052,311,552.
@@ -90,13 +90,15 @@ def shiftresnet50(
       order, implementation: see `shift_jax.layers.CSC`.
       **common: as for `resnet50`.
     """
+    planes = _planes(width)
+    middle_channels(expansion, planes[0])  # Fails here and not when the network is first used.
     middle = shift_module(module, expansion=expansion, order=order, implementation=implementation)
-    return ResNet50(planes=_planes(width), middle=middle, **common)
+    return ResNet50(planes=planes, middle=middle, **common)
 
 
 def _planes(width: float) -> tuple[int, ...]:
-    if not isinstance(width, int | float) or int(64 * width) < 1:
-        raise InputError(f"width is {width!r}, expected a number of at least 1/64, such as 0.5.")
+    if not isinstance(width, int | float) or not 1 / 64 <= width < 100:
+        raise InputError(f"width is {width!r}, expected a number from 1/64 to 100, such as 0.5.")
     return tuple(int(planes * width) for planes in (64, 128, 256, 512))
 
 

@@ -128,6 +128,7 @@ def shiftnet(
       order, implementation: see `shift_jax.layers.CSC`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
+    shift_module(module)  # Fails here and not when the network is first used.
     return ShiftNet(
         module=module,
         order=order,

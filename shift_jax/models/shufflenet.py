@@ -94,7 +94,7 @@ def shuffle_channels(x: Float[Array, "b h w c"], groups: int) -> Float[Array, "b
 
 
 def shufflenet(**common) -> ShuffleNet:
-    """ShuffleNet 2×, g = 3, of Zhang et al. 2018.
+    """ShuffleNet 2×, g = 3, of Zhang et al. 2018 (Table 7).
 
     5,450,776 parameters and 524,045,184 MACs at 224×224. The stem has 48 channels and the first
     1×1 convolution of stage 2 is not grouped. Table 7 estimates 5.6 M; with strided units that

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError
+from shift_jax.errors import check_choice
 from shift_jax.layers import Initializer, he_init
 from shift_jax.models.blocks import ConvNorm, max_pool
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class SqueezeNet(Network, kw_only=True):
 def squeezenet(
     *, version: Literal["1.0", "1.1"] = "1.0", dropout: float = 0.5, **common
 ) -> SqueezeNet:
-    """SqueezeNet of Iandola et al. 2016.
+    """SqueezeNet of Iandola et al. 2016 (Table 7).
 
     Parameters and MACs at 224×224 of version 1.0 and 1.1: 1,248,424 and 818,924,576; 1,235,496
     and 349,151,936.
@@ -94,8 +94,8 @@ def squeezenet(
       dropout: see `SqueezeNet`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
-    if str(version) not in _VERSIONS:
-        raise InputError(f"version is {version!r}, expected '1.0' or '1.1'.")
+    check_choice("version", str(version), _VERSIONS)
+    check_dropout(dropout)
     return SqueezeNet(version=str(version), dropout=dropout, **common)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from shift_jax.errors import InputError
+from shift_jax.errors import check_choice
 from shift_jax.layers import Initializer, ShiftConv, bias_init_for, he_init
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -104,12 +104,14 @@ class StyleTransformer(Network, kw_only=True):
 
     All but the last are followed by an affine InstanceNorm; residual blocks are conv-norm-ReLU-
     conv-norm and the sum, without a ReLU after it. The last one has no norm and no activation.
-    Sides of [B, H, W, 3] that 4 does not divide come out rounded up to the next multiple.
+    Pixels are in 0..255. Sides of [B, H, W, 3] that 4 does not divide come out rounded up to the
+    next multiple.
 
     Attributes:
       kernels: see `Kernels`.
       use_shift: shifts in place of all convolutions but the first, the last and one more in the
-        released variant. Its residual blocks are then SC² modules (Figure 3) with InstanceNorm.
+        released variant. It has no CSC modules: its residual blocks are shift, 1×1, norm,
+        ReLU, shift, 1×1, norm and the sum, SC² (Figure 3) without its last ReLU.
       order, implementation: of the shifts, see `shift_jax.layers.ShiftConv`.
     """
 
@@ -123,7 +125,7 @@ class StyleTransformer(Network, kw_only=True):
     def __call__(
         self, x: Float[Array, "b h w 3"], train: bool = False
     ) -> Float[Array, "b h w 3"] | tuple[FeatureMap, ...]:
-        check_images(x, smallest=17)
+        check_images(x, smallest=5)  # More than any reflection.
         conv = partial(
             StyleConv, order=self.order, implementation=self.implementation, **self.common
         )
@@ -202,8 +204,7 @@ def shift_style_transformer(
 
 
 def _kernels(variant: Variant) -> Kernels:
-    if variant not in _KERNELS:
-        raise InputError(f"variant is {variant!r}, expected 'released' or 'text'.")
+    check_choice("variant", variant, _KERNELS)
     return _KERNELS[variant]
 
 
@@ -234,5 +235,9 @@ for _build, _paper, _counts in (
             counts=_counts,
             image_shape=(256, 256, 3),
             num_classes=None,
+            # Pixels in 0..255; only the perceptual loss normalises.
+            mean=(0.0, 0.0, 0.0),
+            std=(1 / 255,) * 3,
+            crop=1.0,
         )
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
+from shift_jax.errors import positive_int
 from shift_jax.models.blocks import ConvNorm, adaptive_avg_pool, max_pool
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
 if TYPE_CHECKING:
@@ -60,18 +61,20 @@ class VGG(Network, kw_only=True):
 
 
 def vgg(depth: int, *, hidden_features: int = 4096, dropout: float = 0.5, **common) -> VGG:
-    """VGG of Simonyan and Zisserman 2015, configurations D and E, without BatchNorm.
+    """VGG of Simonyan and Zisserman 2015, configurations D (Table 7) and E, without BatchNorm.
 
-    VGG-16: 138,357,544 parameters and 15,470,264,320 MACs at 224×224.
+    Parameters and MACs at 224×224: VGG-16 138,357,544 and 15,470,264,320; VGG-19 143,667,240 and
+    19,632,062,464.
 
     Args:
       depth: 16 or 19.
       hidden_features, dropout: see `VGG`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
+    check_dropout(dropout)
     return VGG(
         convolutions=_CONVOLUTIONS[depth],
-        hidden_features=hidden_features,
+        hidden_features=positive_int("hidden_features", hidden_features),
         dropout=dropout,
         **common,
     )

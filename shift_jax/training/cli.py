@@ -24,7 +24,8 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     """Parses the flags, calls `main` and returns the exit status.
 
     0 when all went well; 2 after bad input, told on stderr in one sentence; 128 + signal after a
-    stop that saved. Any other exception is a bug and keeps its stack trace.
+    stop that saved, or when nobody reads what is printed any more. Any other exception is a bug
+    and keeps its stack trace.
     """
     # Before TensorFlow, which TensorBoard's writer needs, is imported; it only writes files here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,6 +39,11 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     try:
         _parse_flags(list(sys.argv if argv is None else argv))
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # As by `| head`, which has read enough.
+        # What is still in the buffer has nowhere to go when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS

@@ -15,6 +15,8 @@ import sys
 
 def main(arguments: list[str]) -> None:
     """Imports the file that the command line names."""
+    import jax
+
     from shift_jax.errors import InputError
     from shift_jax.models.arguments import split_arguments
     from shift_jax.training.import_weights import import_weights
@@ -22,18 +24,22 @@ def main(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
-    options = {"model": None, "output": None, "dataset": None, "data_dir": ""}
+    options = dict.fromkeys(("model", "output", "dataset", "data_dir"))
     files, options, model_arguments = split_arguments(
         arguments, options | {"shift_order": "interleaved"}
     )
     output = options.pop("output")
-    if len(files) != 1 or output is None:
+    if len(files) != 1 or not output:
         raise InputError(
             "Name one file and a folder to make, as in python -m shift_jax.weights.import_torch "
             "FILE --model=shiftresnet20 --expansion=3 --output=DIR."
         )
-    print(import_weights(files[0], output, arguments=model_arguments, **options))
-    print(f"written to {output}; evaluate it with: python eval.py --workdir={output}")
+    imported = import_weights(files[0], output, arguments=model_arguments, **options)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(imported.variables["params"]))
+    print(f"{imported.model}: {parameters:,} parameters{imported.remarks}")
+    print(f"written to {output}")
+    if imported.is_classifier:
+        print(f"evaluate it with: python eval.py --workdir={output}")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from shift_jax.errors import InputError
+from shift_jax.weights.torch_archive import allowed_bytes
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _EXPECTED = (
     "expected Keras weights as .h5 or .npz, with names such as block1_conv1/kernel: save or "
     "download them again"
 )
-# How much longer than the file its arrays may be: zeros take no room when they are compressed.
-_MAX_EXPANSION, _SLACK_BYTES = 16, 16 << 20
 # Beside the weights in the file of a whole model.
 _NOT_WEIGHTS = {"optimizer_weights", "optimizer", "seed_generator", "metrics"}
 # Of Keras 3, which numbers the arrays of a layer; those of other layers keep their numbers.
@@ -41,11 +40,11 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start, most_bytes = file.read(8), os.fstat(file.fileno()).st_size * _MAX_EXPANSION
+            start, most_bytes = file.read(8), allowed_bytes(os.fstat(file.fileno()).st_size)
         if start == _HDF5_MAGIC:
-            named = _read_hdf5(path, most_bytes + _SLACK_BYTES)
+            named = _read_hdf5(path, most_bytes)
         elif start.startswith(b"PK"):
-            named = _read_npz(path, most_bytes + _SLACK_BYTES)
+            named = _read_npz(path, most_bytes)
         else:
             raise ValueError("it is neither HDF5 nor npz")
         if not named:

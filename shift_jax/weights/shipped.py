@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from shift_jax.errors import InputError, did_you_mean
@@ -15,7 +17,7 @@ from shift_jax.weights.safetensors_file import read_safetensors, sha256
 _FILES = Path(__file__).parent / "files"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightRecord:
     """What is known of one file, `NAME.TAG.safetensors`, from the `.json` beside it.
 
@@ -36,7 +38,7 @@ class WeightRecord:
 
     model: str
     tag: str
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     num_classes: int
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -64,6 +66,7 @@ def shipped_weights() -> tuple[WeightRecord, ...]:
         for key in ("image_shape", "mean", "std"):
             fields[key] = tuple(fields[key])
         model, tag = path.name.removesuffix(".json").split(".", 1)
+        fields["arguments"] = MappingProxyType(fields["arguments"])
         records.append(WeightRecord(model=model, tag=tag, **fields))
     return tuple(records)
 
@@ -87,7 +90,7 @@ def find_weights(model: str, tag: str | None) -> WeightRecord:
         )
     if tag is None and len(tags) == 1:
         return next(iter(tags.values()))
-    if tag not in tags:
+    if tag not in tuple(tags):
         raise InputError(
             f"{model!r} has no weights with the tag {tag!r}, only {', '.join(tags)}."
             f"{did_you_mean(str(tag), tags)}"

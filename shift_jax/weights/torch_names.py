@@ -23,14 +23,12 @@ class Layout:
     Attributes:
       source: whose implementation it is.
       name: from our module path to PyTorch's module name.
-      classifier: PyTorch's name of the last linear or convolutional layer, None without one.
       flattened: linear layers that read a flattened map, by PyTorch's name: its (C, H, W).
       ignored: matches names of tensors that are of no use here.
     """
 
     source: str
     name: Callable[[str], str]
-    classifier: str | None = None
     flattened: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     ignored: str = r".*\.num_batches_tracked"
 
@@ -61,13 +59,13 @@ def _cifar(model: str, _) -> Layout:
         inside |= {"depthwise": "depth", "depthwise_norm": "bn2", "conv2": "conv3", "norm2": "bn3"}
     outside = {"stem": "conv1", "stem_norm": "bn1", "classifier": "linear"}
     name = _residual_name(outside, inside)
-    return Layout("the authors' CIFAR code", name, classifier="linear")
+    return Layout("the authors' CIFAR code", name)
 
 
 def _resnet50(*_) -> Layout:
     outside = {"stem/conv": "conv1", "stem/norm": "bn1", "classifier": "fc"}
     inside = {**_RESIDUAL, "conv_shortcut": "downsample.0", "norm_shortcut": "downsample.1"}
-    return Layout("torchvision", _residual_name(outside, inside), classifier="fc")
+    return Layout("torchvision", _residual_name(outside, inside))
 
 
 def _residual_name(outside: dict[str, str], inside: dict[str, str]) -> Callable[[str], str]:
@@ -92,7 +90,6 @@ def _vgg(model: str, _) -> Layout:
     return Layout(
         "torchvision",
         names.__getitem__,
-        classifier="classifier.6",
         flattened=(("classifier.0", (512, 7, 7)),),
     )
 
@@ -107,7 +104,7 @@ def _squeezenet(_, arguments: dict) -> Layout:
         number, layer = re.fullmatch(r"fire(\d)/(\w+)/conv", path).groups()
         return f"features.{positions[int(number) - 2]}.{layer}"
 
-    return Layout("torchvision", name, classifier="classifier.1")
+    return Layout("torchvision", name)
 
 
 def _facenet(*_) -> Layout:
@@ -138,7 +135,7 @@ def _facenet(*_) -> Layout:
         rest = rest.removeprefix("branches/")
         return f"{prefix}.{branch(rest, is_single=rest.startswith('branch0'))}"
 
-    return Layout("facenet-pytorch", name, classifier="logits")
+    return Layout("facenet-pytorch", name)
 
 
 def _style(model: str, arguments: dict) -> Layout:

@@ -38,6 +38,9 @@ def test_features_of_a_trained_network():
     maps = jax.eval_shape(model.apply, variables, images)
     assert [each.channels for each in maps] == [16, 16, 32, 64]
     assert maps[-1].array.dtype == jnp.bfloat16
+    assert "classifier" in variables["params"] and "classifier" not in same["params"]
+    _, rounded = load_pretrained("shiftresnet20", param_dtype=jnp.bfloat16)
+    assert rounded["params"]["stem"]["kernel"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -54,9 +57,12 @@ def test_weights_that_do_not_exist(arguments, sentence):
         load_pretrained(*arguments)
 
 
-def test_arguments_that_change_the_shapes():
-    with pytest.raises(InputError, match="do not fit these arguments: group1_block1/conv1"):
-        load_pretrained("shiftresnet20", expansion=6)
+@pytest.mark.parametrize(
+    "argument", [{"expansion": 6}, {"module": "sc2"}, {"order": "interleaved"}]
+)
+def test_arguments_that_the_weights_were_not_trained_with(argument):
+    with pytest.raises(InputError, match="were trained with {'expansion': 3.0}: leave"):
+        load_pretrained("shiftresnet20", **argument)
 
 
 def test_a_damaged_file(tmp_path, monkeypatch):

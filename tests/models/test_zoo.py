@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from shift_jax import create_model, list_models
 from shift_jax.analysis.count import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.models import model_record
 from shift_jax.models.network import FeatureMap
+from shift_jax.weights.convert import our_source, to_variables
+from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.models.small import quick_jit, random_images, random_variables, small_model, small_shape
 
 # The tests of training register a network of their own.
@@ -47,8 +50,32 @@ def test_records_are_complete_and_frozen(name):
     assert record.parameters == record.counts[0].parameters and record.macs == record.counts[0].macs
     assert len(record.mean) == len(record.std) == record.image_shape[-1] == 3
     assert 0 < record.crop <= 1 and record.paper
+    assert hash(record)
     with pytest.raises(AttributeError):
         record.crop = 0.5
+    with pytest.raises(TypeError):
+        record.counts[0].arguments["width"] = 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_have_the_counts(name):
+    record = model_record(name)
+    for count in record.counts:
+        assert f"{count.parameters:,}" in " ".join(record.help.split())
+        assert f"{count.macs:,}" in " ".join(record.help.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_variables_load_unchanged(name, tmp_path):
+    model = small_model(name)
+    variables = random_variables(model, small_shape(name))
+    write_safetensors(tmp_path / "x.safetensors", variables, {"model": name})
+    loaded, metadata = read_safetensors(tmp_path / "x.safetensors")
+    assert metadata == {"model": name}
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    tensors = flatten_dict(loaded, sep="/")
+    converted = to_variables(tensors, shapes(model, small_shape(name))[1], our_source())
+    jax.tree.map(np.testing.assert_array_equal, converted, variables)
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -98,11 +125,17 @@ def test_feature_maps_have_their_channels_and_strides(name):
     assert len(maps) >= 3 and all(isinstance(each, FeatureMap) for each in maps)
     assert len({each.name for each in maps}) == len(maps)
     for each in maps:
-        batch, height, width, channels = each.array.shape
-        assert (batch, channels) == (2, each.channels)
+        _, height, width, _ = each.array.shape
         for side, pixels in ((height, record.image_shape[0]), (width, record.image_shape[1])):
             # Convolutions without padding lose a few rows.
             assert pixels / each.stride - 5 <= side <= pixels / each.stride
+    if "resnet" in name and "50" not in name:
+        assert [(each.name, each.channels, each.stride) for each in maps] == [
+            ("stem", 16, 1),
+            ("group1", 16, 1),
+            ("group2", 32, 2),
+            ("group3", 64, 4),
+        ]
     _, whole = shapes(create_model(name), record.image_shape)
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(variables)}
     assert paths < {path for path, _ in jax.tree_util.tree_leaves_with_path(whole)}

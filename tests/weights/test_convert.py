@@ -6,7 +6,14 @@ import pytest
 from shift_jax import create_model
 from shift_jax.errors import InputError
 from shift_jax.ops import shift_offsets
-from shift_jax.weights.convert import from_keras_vgg, from_torch, grouped_from_interleaved
+from shift_jax.weights.convert import (
+    class_count,
+    grouped_from_interleaved,
+    image_channels,
+    keras_vgg_source,
+    to_variables,
+    torch_source,
+)
 from shift_jax.weights.torch_names import layout_of
 from tests.models.small import quick_jit, random_images, random_variables, small_model
 
@@ -47,10 +54,10 @@ def test_every_variable_has_its_own_tensor(name):
     model = create_model(name, **WITH_LAYOUT[name])
     shapes, layout = shapes_of(model), layout_of(name, WITH_LAYOUT[name])
     tensors = torch_tensors(shapes, layout)
-    if layout.classifier:
-        assert f"{layout.classifier}.weight" in tensors
+    assert class_count(tensors, shapes, torch_source(layout)) == (model.num_classes or None)
+    assert image_channels(tensors, shapes, torch_source(layout)) == 3
     if name not in ("facenet", "vgg16", "vgg19"):  # Too large to copy for a test.
-        variables = from_torch(tensors, shapes, layout)
+        variables = to_variables(tensors, shapes, torch_source(layout))
         assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
 
 
@@ -87,17 +94,24 @@ def test_a_network_without_a_layout():
             lambda t: t.update({"conv1.weight": np.zeros((16, 1, 3, 3))}),
             r"'conv1.weight' has shape \(16, 1, 3, 3\).*needs \(3, 3, 3, 16\)",
         ),
-        (lambda t: t.update({"linear.bias": np.zeros((10, 1))}), "'linear.bias' has shape"),
+        (
+            lambda t: t.update({"linear.bias": np.zeros((10, 1))}),
+            r"'linear.bias' has shape \(10, 1\), but the network needs \(10,\)",
+        ),
+        (lambda t: t.update({"linear.bias": np.zeros(())}), r"'linear.bias' has shape \(\)"),
+        (lambda t: t.update({"bn1.bias": np.zeros(16, int)}), "'bn1.bias' is of type int64"),
+        (lambda t: t.update({"bn1.bias": np.full(16, 1j)}), "'bn1.bias' is of type complex128"),
+        (lambda t: t.update({"bn1.bias": np.full(16, np.nan)}), "'bn1.bias' has numbers that are"),
     ],
 )
 def test_tensors_that_do_not_fit(change, sentence):
     shapes, layout = shapes_of(create_model("resnet20")), layout_of("resnet20", {})
     tensors = torch_tensors(shapes, layout)
     tensors["bn1.num_batches_tracked"] = np.zeros((), np.int64)
-    from_torch(tensors, shapes, layout)
+    to_variables(tensors, shapes, torch_source(layout))
     change(tensors)
     with pytest.raises(InputError, match=sentence):
-        from_torch(tensors, shapes, layout)
+        to_variables(tensors, shapes, torch_source(layout))
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(16, 3), (48, 3), (64, 5), (7, 3)])
@@ -127,10 +141,10 @@ def test_keras_vgg_reads_rgb_after_the_import():
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         layer = path[0].key
         tensors[f"{names.get(layer, layer)}.{path[-1].key}"] = leaf
-    imported = from_keras_vgg(tensors, variables)
+    imported = to_variables(tensors, variables, keras_vgg_source())
     rgb = random_images((32, 32, 3))
     expected = quick_jit(model.apply)(variables, rgb[..., ::-1])
     np.testing.assert_allclose(quick_jit(model.apply)(imported, rgb), expected, rtol=1e-4)
     del tensors["fc2.bias"]
     with pytest.raises(InputError, match="no tensor 'fc2.bias'"):
-        from_keras_vgg(tensors, variables)
+        to_variables(tensors, variables, keras_vgg_source())
