@@ -29,13 +29,13 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the weights of a Keras file: HDF5 (`.h5`, `.hdf5`, `.weights.h5`) or `.npz`.
 
     Returns:
-        The arrays in Keras' own layout (kernels as height, width, input, output) by the names
-        `LAYER.kernel`, `LAYER.bias` and so on: `block1_conv1.kernel`, `fc1.bias`. Keras 3 numbers
-        the arrays of its layers; what the numbers mean is known for those with a kernel of two
-        dimensions or more and at most a bias, the others are `LAYER.0`, `LAYER.1`, ...
+      The arrays in Keras' own layout (kernels as height, width, input, output) by the names
+      `LAYER.kernel`, `LAYER.bias` and so on: `block1_conv1.kernel`, `fc1.bias`. Keras 3 numbers
+      the arrays of its layers; what the numbers mean is known for those with a kernel of two
+      dimensions or more and at most a bias, the others are `LAYER.0`, `LAYER.1`, ...
 
     Raises:
-        InputError: The file cannot be read, is damaged, or of another format; or h5py is missing.
+      InputError: The file cannot be read, is damaged, or of another format; or h5py is missing.
     """
     path = Path(path)
     try:

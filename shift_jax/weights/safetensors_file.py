@@ -23,13 +23,13 @@ def write_safetensors(
     such as `params/stem/kernel`. Empty dicts leave no trace.
 
     Args:
-        path: Where to write; the folder must exist.
-        variables: Nested dicts of arrays, such as `{"params": ..., "batch_stats": ...}`, of
-            booleans, integers, float16, bfloat16, float32 or float64.
-        metadata: Strings by names, such as the name of the model and the licence.
+      path: Where to write; the folder must exist.
+      variables: Nested dicts of arrays, such as `{"params": ..., "batch_stats": ...}`, of
+        booleans, integers, float16, bfloat16, float32 or float64.
+      metadata: Strings by names, such as the name of the model and the licence.
 
     Raises:
-        InputError: A value cannot be stored, or the file cannot be written.
+      InputError: A value cannot be stored, or the file cannot be written.
     """
     library = _library()
     for key, value in metadata.items():
@@ -60,7 +60,7 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str,
     a flat dict.
 
     Raises:
-        InputError: The file cannot be read, is damaged or no safetensors file.
+      InputError: The file cannot be read, is damaged or no safetensors file.
     """
     library = _library()
     expected = "expected an intact safetensors file: write or download it again"

@@ -51,10 +51,10 @@ class TorchFile:
     """What a PyTorch weight file holds.
 
     Attributes:
-        tensors: By the names of `state_dict`, such as `layer1.0.conv1.weight`, in the order of
-            the file, and without the "module." that `DataParallel` puts before all names. The
-            arrays are contiguous, and none shares its memory.
-        metadata: The scalars beside the weights, such as `acc` and `epoch`.
+      tensors: By the names of `state_dict`, such as `layer1.0.conv1.weight`, in the order of
+        the file, and without the "module." that `DataParallel` puts before all names. The
+        arrays are contiguous, and none shares its memory.
+      metadata: The scalars beside the weights, such as `acc` and `epoch`.
     """
 
     tensors: dict[str, np.ndarray]
@@ -68,8 +68,8 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
     or `model_state_dict` of a dict. Nothing that the file holds is run.
 
     Raises:
-        InputError: The file cannot be read, is damaged or of another format, asks for something
-            that no weight file needs, or holds a tensor that numpy has no like of.
+      InputError: The file cannot be read, is damaged or of another format, asks for something
+        that no weight file needs, or holds a tensor that numpy has no like of.
     """
     try:
         with Path(path).open("rb") as file:

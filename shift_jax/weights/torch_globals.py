@@ -36,10 +36,10 @@ class Global:
     """A name in the pickle: a label, never the thing itself.
 
     Attributes:
-        name: As in the file, such as `torch._utils._rebuild_tensor_v2`.
-        call: What a call of it makes of the arguments; None refuses calls.
-        is_class: Whether an `Instance` of it can be made.
-        dtype: The type of the elements, where it is a storage class or a torch dtype.
+      name: As in the file, such as `torch._utils._rebuild_tensor_v2`.
+      call: What a call of it makes of the arguments; None refuses calls.
+      is_class: Whether an `Instance` of it can be made.
+      dtype: The type of the elements, where it is a storage class or a torch dtype.
     """
 
     name: str

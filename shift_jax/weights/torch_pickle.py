@@ -37,8 +37,8 @@ def load_inert(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     pickle.
 
     Raises:
-        RefusedGlobalError: The pickle asks for something that no weight file needs.
-        ValueError: The pickle is damaged, too large, or not one that `torch.save` writes.
+      RefusedGlobalError: The pickle asks for something that no weight file needs.
+      ValueError: The pickle is damaged, too large, or not one that `torch.save` writes.
     """
     machine = _Machine()
     try:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -57,7 +58,7 @@ def test_a_mistake_is_one_sentence_and_status_2():
         (["resnet20", "--image_size=32x32x3"], "image_size is '32x32x3'"),
         (["resnet20", "--expansion"], "'--expansion' has no value"),
         (["resnet20", "--num_classes=ten"], "num_classes is 'ten'"),
-        (["shiftresnet20", "--expansion=many"], "expansion 'many'"),
+        (["shiftresnet20", "--expansion=many"], "expansion is 'many'"),
     ],
 )
 def test_mistakes(arguments, message):
@@ -117,3 +118,12 @@ def test_arguments_are_literals_or_text(monkeypatch, text, argument):
         main(["resnet20", f"--given={text}"])
     assert seen == {"given": argument}
     assert type(seen["given"]) is type(argument)
+
+
+def test_a_reader_that_has_read_enough():
+    """As in `… | head -1`."""
+    command = [sys.executable, "-u", "-m", "shift_jax.analysis.count", "shiftresnet20"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE

@@ -57,12 +57,19 @@ def test_records_are_complete_and_frozen(name):
         record.counts[0].arguments["width"] = 2
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_docstrings_have_the_counts(name):
-    record = model_record(name)
-    for count in record.counts:
-        assert f"{count.parameters:,}" in " ".join(record.help.split())
-        assert f"{count.macs:,}" in " ".join(record.help.split())
+# ShiftNets without BatchNorm; the reading of ShuffleNet that we did not take; identities.
+OTHER_NUMBERS = {4163144, 1170712, 777800, 5647672, 10000}
+
+
+@pytest.mark.parametrize(
+    "text", sorted({model_record(name).help for name in NAMES}), ids=lambda text: text[:20]
+)
+def test_docstrings_have_the_counts_and_no_others(text):
+    records = [model_record(name) for name in NAMES if model_record(name).help == text]
+    counts = [count for record in records for count in record.counts]
+    recorded = {number for count in counts for number in (count.parameters, count.macs)}
+    said = {int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", text)}
+    assert recorded <= said <= recorded | OTHER_NUMBERS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,7 +176,7 @@ def test_images_must_have_a_batch_axis():
 @pytest.mark.parametrize("name", ["facenet", "alexnet", "vgg16", "style_transformer"])
 def test_images_that_are_too_small(name):
     with pytest.raises(InputError, match="sides of at least"):
-        shapes(create_model(name), (16, 16, 3))
+        shapes(create_model(name), (4, 4, 3))
 
 
 @pytest.mark.parametrize("name", [n for n in list_models("shift*") if "style" not in n])
