@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.network import Network
@@ -159,11 +160,11 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
         num_classes = record.num_classes
     elif record.num_classes is None:
         raise InputError(f"Model {name!r} makes images and has no classes: leave num_classes out.")
-    elif type(num_classes) is not int or num_classes < 0:
+    elif not isinstance(num_classes, int | np.integer) or num_classes < 0 or num_classes is True:
         raise InputError(
             f"num_classes is {num_classes!r}, expected a positive integer, or 0 for the features."
         )
-    return record.build(num_classes=num_classes or 0, **kwargs)
+    return record.build(num_classes=int(num_classes or 0), **kwargs)
 
 
 def load_pretrained(
