@@ -203,7 +203,7 @@ def test_initializers_have_their_spread():
         ({"features": 0}, "features is 0"),
         ({"features": 20.0}, "features is 20.0"),
         ({"expansion": 0}, "expansion 0 of 18 channels leaves no channel"),
-        ({"expansion": "3"}, "expansion '3' of 18 channels"),
+        ({"expansion": "3"}, "expansion is '3', expected a number"),
         ({"expansion_reference": "middle"}, "expected 'in' or 'out'"),
         ({"shortcut": "pool_conact"}, "Did you mean 'pool_concat'"),
         ({"shortcut": "pool_concat", "features": 18, "stride": 2}, "features must be more"),
