@@ -14,6 +14,7 @@ from PIL import Image
 
 from shift_jax import create_model
 from shift_jax.errors import InputError
+from shift_jax.training import import_weights as import_weights_module
 from shift_jax.training.checkpoints import restore_variables
 from shift_jax.training.evaluation import evaluate_and_report
 from shift_jax.training.import_weights import export_safetensors, import_weights
@@ -213,3 +214,13 @@ def test_the_command_says_one_sentence_and_fails(tmp_path):
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing_behind(authors_file, tmp_path, monkeypatch):
+    def save(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(import_weights_module.Checkpoints, "save", save)
+    with pytest.raises(InputError, match=r"run cannot be written \(No space left on device\)"):
+        import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
+    assert list(tmp_path.iterdir()) == [authors_file]
