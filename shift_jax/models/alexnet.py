@@ -51,10 +51,7 @@ class AlexNet(Network, kw_only=True):
             maps = (("conv1", 4, conv1), ("conv2", 8, conv2), ("conv5", 16, conv5))
             return tuple(FeatureMap(*each) for each in maps)
         x = adaptive_avg_pool(max_pool(conv5, 3, 2), 6)
-        x = x.reshape(x.shape[0], -1)
-        for name in ("hidden1", "hidden2"):
-            x = nn.relu(self.dense(x, self.hidden_features, name=name))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = self.hidden_layers(x, self.hidden_features, self.dropout, train)
         return self.classify(x)
 
 

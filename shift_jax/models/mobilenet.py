@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
-from shift_jax.errors import InputError
 from shift_jax.models.blocks import ConvNorm
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_images, check_width
 from shift_jax.models.registry import Count, ModelRecord, register
 
 if TYPE_CHECKING:
@@ -69,8 +68,7 @@ def mobilenet(*, width: float = 1.0, **common) -> MobileNet:
       width: factor of all channels, at least 1/32.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
-    if not isinstance(width, int | float) or not 1 / 32 <= width < 100:
-        raise InputError(f"width is {width!r}, expected a number from 1/32 to 100, such as 0.5.")
+    check_width(width, 32)
     return MobileNet(width=width, **common)
 
 

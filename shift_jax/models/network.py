@@ -89,10 +89,28 @@ class Network(nn.Module, kw_only=True):
         x = self.dense(x, self.num_classes, name="classifier")
         return x.astype(jnp.float32)
 
+    def hidden_layers(
+        self, x: Float[Array, "b h w c"], features: int, dropout: float, train: bool
+    ) -> Float[Array, "b features"]:
+        """Two linear layers on the flattened map, each with ReLU and dropout (AlexNet, VGG)."""
+        x = x.reshape(x.shape[0], -1)
+        for name in ("hidden1", "hidden2"):
+            x = nn.relu(self.dense(x, features, name=name))
+            x = nn.Dropout(dropout, deterministic=not train)(x)
+        return x
+
     def dense(self, x: Float[Array, "b c"], features: int, name: str) -> Float[Array, "b features"]:
         """A linear layer with bias."""
         bias_init = bias_init_for(self.kernel_init, fan_in=x.shape[-1])
         return nn.Dense(features, bias_init=bias_init, name=name, **self.common)(x)
+
+
+def check_width(width: float, channels: int) -> None:
+    """Raises InputError unless `width` is a factor that leaves at least one of the channels."""
+    if not isinstance(width, int | float) or not 1 / channels <= width < 100:
+        raise InputError(
+            f"width is {width!r}, expected a number from 1/{channels} to 100, such as 0.5."
+        )
 
 
 def check_dropout(rate: float) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
-from shift_jax.errors import InputError
 from shift_jax.layers import CSC, middle_channels
 from shift_jax.models.blocks import ConvNorm, ShiftModule, max_pool, shift_module
-from shift_jax.models.network import FeatureMap, Network, check_images
+from shift_jax.models.network import FeatureMap, Network, check_images, check_width
 from shift_jax.models.registry import Count, ModelRecord, register
 from shift_jax.models.residual_blocks import Bottleneck
 
@@ -97,8 +96,7 @@ def shiftresnet50(
 
 
 def _planes(width: float) -> tuple[int, ...]:
-    if not isinstance(width, int | float) or not 1 / 64 <= width < 100:
-        raise InputError(f"width is {width!r}, expected a number from 1/64 to 100, such as 0.5.")
+    check_width(width, 64)
     return tuple(int(planes * width) for planes in (64, 128, 256, 512))
 
 

@@ -53,10 +53,7 @@ class VGG(Network, kw_only=True):
         if self.features_only:
             return tuple(maps)
         x = adaptive_avg_pool(x, 7)
-        x = x.reshape(x.shape[0], -1)
-        for name in ("hidden1", "hidden2"):
-            x = nn.relu(self.dense(x, self.hidden_features, name=name))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = self.hidden_layers(x, self.hidden_features, self.dropout, train)
         return self.classify(x)
 
 
