@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
+from shift_jax import ops
 from shift_jax.analysis.macs import layer_scope, mark_arrays, walk
 
 NETWORK = "."
@@ -71,7 +72,8 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
       InputError: the network multiplies in a loop whose length is not known before it runs.
     """
     kinds: dict[str, str] = {}
-    with nn.intercept_methods(partial(_note_kind, kinds)):
+    # Where no kernel hides a product and no layer applies its neighbour.
+    with ops.implementation("xla"), nn.intercept_methods(partial(_note_kind, kinds)):
         variables = abstract_variables(model, image_shape)
         jaxpr = _marked_jaxpr(model, variables, image_shape)
     tallies: dict[str, _Tally] = defaultdict(_Tally)

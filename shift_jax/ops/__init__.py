@@ -1,7 +1,20 @@
 """Pure functions on arrays: the shift operation and its fusion with a pointwise convolution."""
 
-from shift_jax.ops.fused.api import Implementation, shift_conv
+from shift_jax.ops.fused.api import (
+    Implementation,
+    chosen_implementation,
+    implementation,
+    shift_conv,
+)
 from shift_jax.ops.offsets import Order, shift_offsets
 from shift_jax.ops.shift import shift
 
-__all__ = ["Implementation", "Order", "shift", "shift_conv", "shift_offsets"]
+__all__ = [
+    "Implementation",
+    "Order",
+    "chosen_implementation",
+    "implementation",
+    "shift",
+    "shift_conv",
+    "shift_offsets",
+]

@@ -15,7 +15,7 @@ def random(*shape, seed=0, dtype=jnp.float32):
 
 def reference(
     x, w, bias=None, scale=None, offset=None, prologue_relu=False, residual=None, relu=False,
-    stride=1, offsets=None,
+    stride=1, offsets=None, relu_before_residual=False,
 ):  # fmt: skip
     """Float64 numpy, one step of the definition after the other."""
     x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
@@ -24,6 +24,7 @@ def reference(
     x = np.maximum(x, 0) if prologue_relu else x
     y = loop_shift(x, offsets)[..., ::stride, ::stride, :] @ w
     y = y if bias is None else y + np.asarray(bias, np.float64)
+    y = np.maximum(y, 0) if relu_before_residual else y
     y = y if residual is None else y + np.asarray(residual, np.float64)
     return np.maximum(y, 0) if relu else y
 
@@ -48,11 +49,31 @@ def test_equals_the_definition(shape, stride, extra):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_residual_is_added_before_the_relu():
+@pytest.mark.parametrize("relu", ["relu", "relu_before_residual"])
+def test_the_relu_is_after_the_residual_or_before(relu):
     x, w, residual = random(2, 5, 5, 20), random(20, 5, seed=1), random(2, 3, 3, 5, seed=5)
-    y = shift_conv(x, w, stride=2, residual=residual, relu=True)
-    expected = reference(x, w, stride=2, residual=residual, relu=True, offsets=shift_offsets(20))
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    options = {"stride": 2, "residual": residual, relu: True}
+    expected = reference(x, w, **options, offsets=shift_offsets(20))
+    np.testing.assert_allclose(shift_conv(x, w, **options), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_statistics_are_sums_of_the_output_before_it_is_rounded(implementation, dtype):
+    x, w = random(2, 3, 7, 6, 20, dtype=dtype), random(20, 5, seed=1, dtype=dtype)
+    options = {"bias": random(5, seed=2), "relu": True, "stride": 2}
+    y, sums = shift_conv(x, w, **options, statistics=True, implementation=implementation)
+    wide = [np.asarray(a.astype(jnp.float32)) for a in (x, w)]
+    expected = reference(*wide, **options, offsets=shift_offsets(20))
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=2**-7, atol=1e-3)
+    for values, power in zip(sums, (1, 2), strict=True):
+        assert values.dtype == jnp.float32
+        np.testing.assert_allclose(values, (expected**power).sum((0, 1, 2, 3)), rtol=1e-5)
+
+
+def test_a_batch_of_no_images_gives_none():
+    y, sums = shift_conv(jnp.zeros((0, 4, 4, 9)), jnp.ones((9, 5)), statistics=True)
+    assert y.shape == (0, 4, 4, 5) and not np.any(sums)
 
 
 def test_pixels_from_outside_are_zero_after_the_prologue():
@@ -62,7 +83,9 @@ def test_pixels_from_outside_are_zero_after_the_prologue():
     assert y.ravel().tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
 
 
-def test_every_argument_gets_its_gradient():
+@pytest.mark.parametrize(("implementation", "modes"), [(None, ["rev"]), ("xla", ["rev", "fwd"])])
+@pytest.mark.parametrize("relu", ["relu", "relu_before_residual"])
+def test_every_argument_gets_its_gradient(implementation, modes, relu):
     arguments = {
         "x": random(2, 4, 3, 20),
         "w": random(20, 5, seed=1),
@@ -75,10 +98,11 @@ def test_every_argument_gets_its_gradient():
         arguments = {key: jnp.asarray(value, jnp.float64) for key, value in arguments.items()}
 
         def op(arguments):
-            y = shift_conv(**arguments, stride=2, prologue_relu=True, relu=True)
-            return jnp.sum(y**2)
+            options = {"stride": 2, "prologue_relu": True, relu: True, "statistics": True}
+            y, sums = shift_conv(**arguments, **options, implementation=implementation)
+            return jnp.sum(y**2) + jnp.sum(jnp.sin(sums[0])) + jnp.sum(jnp.cos(sums[1] / 9))
 
-        check_grads(op, (arguments,), order=2, modes=["rev", "fwd"], rtol=1e-4)
+        check_grads(op, (arguments,), order=2, modes=modes, rtol=1e-4)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -114,6 +138,7 @@ def test_explicit_offsets_and_interleaved_order():
         ({"stride": 0}, "stride is 0, expected a positive integer"),
         ({"kernel_size": 2}, "kernel_size is 2"),
         ({"offsets": np.zeros((5, 2), int)}, r"expected integers of shape \(9, 2\)"),
+        ({"relu": True, "relu_before_residual": True}, "are both True"),
         ({"implementation": "xls"}, "implementation is 'xls', .*Did you mean 'xla'"),
     ],
 )

@@ -1,73 +1,27 @@
-"""Flax layers built on the shift operation: `Shift`, `ShiftConv`, `CSC` and `SC2`.
-
-    from shift_jax.layers import CSC
-
-    x = CSC(features=64, expansion=3)(x, train=train)
-
-All of them take and return [..., H, W, C].
-"""
+"""The paper's modules: Conv-Shift-Conv and Shift-Conv-Shift-Conv (Figure 3)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from shift_jax import ops
 from shift_jax.errors import InputError, did_you_mean, positive_int
+from shift_jax.layers.initializers import Initializer, he_init
+from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
+from shift_jax.layers.shift_conv import ShiftConv, hashable
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Float, Shaped
+    from jaxtyping import Float
 
-Initializer = Callable[..., Any]
 Shortcut = Literal["identity_or_projection", "pool_concat", "pool_pad", "none"]
 
 _SHORTCUTS = ("identity_or_projection", "pool_concat", "pool_pad", "none")
-
-he_init: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""He et al. 2015: normal with variance 2 / fan_in."""
-
-pytorch_init: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""PyTorch's default for convolutions and linear layers: uniform within ±1/√fan_in."""
-
-
-def pytorch_bias_init(fan_in: int) -> Initializer:
-    """PyTorch's default for biases: uniform within ±1/√fan_in of the layer's kernel."""
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-def bias_init_for(kernel_init: Initializer, fan_in: int) -> Initializer:
-    """The bias initializer that goes with a kernel's: PyTorch's with PyTorch's, else zeros."""
-    if kernel_init is pytorch_init:
-        return pytorch_bias_init(fan_in)
-    return nn.initializers.zeros_init()
-
-
-class NormFactory(Protocol):
-    """Makes the normalisation layer that follows a convolution."""
-
-    def __call__(
-        self, train: bool, *, dtype: Any = None, param_dtype: Any = jnp.float32, name: str
-    ) -> nn.Module: ...
-
-
-def batch_norm(train: bool, *, epsilon: float = 1e-5, **kwargs) -> nn.Module:
-    """BatchNorm with the constants of the authors' PyTorch code (its momentum 0.1 is 0.9 here).
-
-    Under `jax.jit` with a batch sharded over devices the statistics are the global batch's.
-    """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=epsilon, **kwargs)
 
 
 def middle_channels(expansion: float, reference: int) -> int:
@@ -80,80 +34,6 @@ def middle_channels(expansion: float, reference: int) -> int:
             f"expected a number of at least 1/{reference}."
         )
     return int(expansion * reference)
-
-
-def _hashable(offsets) -> Any:
-    """Offsets as nested tuples, so that modules with explicit ones compare and hash."""
-    if isinstance(offsets, list | tuple | np.ndarray):
-        return tuple(_hashable(item) for item in offsets)
-    return offsets.item() if isinstance(offsets, np.generic) else offsets
-
-
-class Shift(nn.Module):
-    """The shift operation as a layer without parameters; arguments as `shift_jax.ops.shift`."""
-
-    kernel_size: int = 3
-    dilation: int = 1
-    order: ops.Order = "grouped"
-    offsets: Any = None
-
-    def __post_init__(self):
-        self.offsets = _hashable(self.offsets)
-        super().__post_init__()
-
-    def __call__(self, x: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w c"]:
-        return ops.shift(x, self.kernel_size, self.dilation, self.order, self.offsets)
-
-
-class ShiftConv(nn.Module):
-    """Shift followed by a pointwise convolution; `kernel_size=1` is the convolution alone.
-
-    Attributes:
-      features: output channels N.
-      kernel_size, dilation, order, offsets: the shift, see `shift_jax.ops.shift`.
-      stride: of the pointwise convolution, which keeps rows and columns 0, s, 2s, …
-      use_bias: whether to add a learned bias.
-      implementation: see `shift_jax.ops.shift_conv`.
-      dtype: computation type; None is the common type of input and parameters.
-      param_dtype: type of the parameters "kernel" (C, N) and "bias" (N,).
-    """
-
-    features: int
-    kernel_size: int = 3
-    dilation: int = 1
-    stride: int = 1
-    order: ops.Order = "grouped"
-    offsets: Any = None
-    use_bias: bool = False
-    implementation: ops.Implementation | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    kernel_init: Initializer = he_init
-    bias_init: Initializer = nn.initializers.zeros_init()
-
-    def __post_init__(self):
-        self.offsets = _hashable(self.offsets)
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h_out w_out n"]:
-        features = positive_int("features", self.features)
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return ops.shift_conv(
-            x,
-            kernel,
-            bias,
-            kernel_size=self.kernel_size,
-            dilation=self.dilation,
-            stride=self.stride,
-            order=self.order,
-            offsets=self.offsets,
-            implementation=self.implementation,
-        )
 
 
 class CSC(nn.Module):
@@ -201,7 +81,7 @@ class CSC(nn.Module):
     shift_first = False
 
     def __post_init__(self):
-        self.offsets = _hashable(self.offsets)
+        self.offsets = hashable(self.offsets)
         super().__post_init__()
 
     @nn.compact
@@ -210,28 +90,41 @@ class CSC(nn.Module):
     ) -> Float[Array, "*b h_out w_out features"]:
         positive_int("features", self.features)
         positive_int("stride", self.stride)
-        features = self._path_features(x.shape[-1])
-        y = self._conv(
-            x,
-            train,
+        conv1 = self._conv(
             "1",
-            features=self._middle_features(x.shape[-1]),
+            self._middle_features(x.shape[-1]),
             kernel_size=self.kernel_size if self.shift_first else 1,
         )
-        y = nn.relu(y)
-        y = self._conv(
-            y,
-            train,
+        conv2 = self._conv(
             "2",
-            features=features,
+            self._path_features(x.shape[-1]),
             kernel_size=self.kernel_size,
             offsets=self.offsets,
             stride=self.stride,
         )
-        return self._add_shortcut(x, nn.relu(y), train)
+        norm1, norm2 = self._norm("1", train), self._norm("2", train)
+        if not self._folds(norm1):
+            y = nn.relu(norm1(conv1(x)))
+            y = nn.relu(norm2(conv2(y)))
+        elif train:
+            y, statistics = conv1(x, statistics=True)
+            scale, offset = self._trained(norm1, y, statistics)
+            y, statistics = conv2(
+                y, scale=scale, offset=offset, prologue_relu=True, statistics=True
+            )
+            y = _affine(y, *self._trained(norm2, y, statistics), relu=True)
+        else:
+            scale, offset = norm1.coefficients(conv1.features)
+            y = conv1(x, out_scale=scale, bias=offset, relu=True)
+            scale, offset = norm2.coefficients(conv2.features)
+            if self.shortcut != "none" and self._keeps_shape(x.shape[-1]):
+                return conv2(y, out_scale=scale, bias=offset, relu_before_residual=True, residual=x)
+            y = conv2(y, out_scale=scale, bias=offset, relu=True)
+        return self._add_shortcut(x, y, train)
 
-    def _conv(self, x: Array, train: bool, suffix: str, **kwargs) -> Array:
-        y = ShiftConv(
+    def _conv(self, suffix: str, features: int, **kwargs) -> ShiftConv:
+        return ShiftConv(
+            features,
             dilation=self.dilation,
             order=self.order,
             use_bias=self.norm is None,
@@ -241,11 +134,30 @@ class CSC(nn.Module):
             kernel_init=self.kernel_init,
             name=f"conv{suffix}",
             **kwargs,
-        )(x)
+        )
+
+    def _norm(self, suffix: str, train: bool) -> Callable[[Array], Array]:
         if self.norm is None:
-            return y
+            return lambda y: y
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return self.norm(train, name=f"norm{suffix}", **types)(y)
+        return self.norm(train, name=f"norm{suffix}", **types)
+
+    def _folds(self, norm) -> bool:
+        """Whether the convolutions apply their normalisations.
+
+        With the implementation "xla" every step stays an operation of its own.
+        """
+        return (
+            isinstance(norm, BatchNorm)
+            and norm.folds
+            and ops.chosen_implementation(self.implementation) != "xla"
+            # Initialization makes the variables in the order of the computation.
+            and not self.is_initializing()
+        )
+
+    @staticmethod
+    def _trained(norm: BatchNorm, y: Array, statistics: tuple[Array, Array]):
+        return norm.coefficients(y.shape[-1], statistics, math.prod(y.shape[:-1]))
 
     def _middle_features(self, in_features: int) -> int:
         if self.expansion_reference not in ("in", "out"):
@@ -287,10 +199,7 @@ class CSC(nn.Module):
         if self._keeps_shape(x.shape[-1]):
             return x.astype(y.dtype) + y
         if self.shortcut == "identity_or_projection":
-            shortcut = self._conv(
-                x, train, "_shortcut", features=self.features, kernel_size=1, stride=self.stride
-            )
-            return shortcut + y
+            return self._project(x, train) + y
         pooled = x.astype(y.dtype)
         if self.stride > 1:
             # ShuffleNet's window; with padding 1 the output has ceil(H / stride) rows as y has.
@@ -301,6 +210,23 @@ class CSC(nn.Module):
             return jnp.concatenate([pooled, y], axis=-1)
         widen = [(0, 0)] * (y.ndim - 1) + [(0, self.features - x.shape[-1])]
         return jnp.pad(pooled, widen) + y
+
+    def _project(self, x: Array, train: bool) -> Array:
+        conv = self._conv("_shortcut", self.features, kernel_size=1, stride=self.stride)
+        norm = self._norm("_shortcut", train)
+        if not self._folds(norm):
+            return norm(conv(x))
+        if train:
+            y, statistics = conv(x, statistics=True)
+            return _affine(y, *self._trained(norm, y, statistics))
+        scale, offset = norm.coefficients(self.features)
+        return conv(x, out_scale=scale, bias=offset)
+
+
+def _affine(y: Array, scale: Array, offset: Array, *, relu: bool = False) -> Array:
+    """Returns y · scale + offset, computed in float32, in the dtype of y."""
+    wide = y * scale + offset
+    return (nn.relu(wide) if relu else wide).astype(y.dtype)
 
 
 class SC2(CSC):

@@ -1,0 +1,36 @@
+"""Flax layers built on the shift operation: `Shift`, `ShiftConv`, `CSC` and `SC2`.
+
+    from shift_jax.layers import CSC
+
+    x = CSC(features=64, expansion=3)(x, train=train)
+
+All of them take and return [..., H, W, C].
+"""
+
+from shift_jax.layers.csc import CSC, SC2, Shortcut, middle_channels
+from shift_jax.layers.initializers import (
+    Initializer,
+    bias_init_for,
+    he_init,
+    pytorch_bias_init,
+    pytorch_init,
+)
+from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
+from shift_jax.layers.shift_conv import Shift, ShiftConv
+
+__all__ = [
+    "CSC",
+    "SC2",
+    "BatchNorm",
+    "Initializer",
+    "NormFactory",
+    "Shift",
+    "ShiftConv",
+    "Shortcut",
+    "batch_norm",
+    "bias_init_for",
+    "he_init",
+    "middle_channels",
+    "pytorch_bias_init",
+    "pytorch_init",
+]

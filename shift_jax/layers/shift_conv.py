@@ -1,0 +1,124 @@
+"""The shift and the shift with its pointwise convolution as layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from shift_jax import ops
+from shift_jax.errors import positive_int
+from shift_jax.layers.initializers import Initializer, he_init
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float, Shaped
+
+
+def hashable(offsets) -> Any:
+    """Offsets as nested tuples, so that modules with explicit ones compare and hash."""
+    if isinstance(offsets, list | tuple | np.ndarray):
+        return tuple(hashable(item) for item in offsets)
+    return offsets.item() if isinstance(offsets, np.generic) else offsets
+
+
+class Shift(nn.Module):
+    """The shift operation as a layer without parameters; arguments as `shift_jax.ops.shift`."""
+
+    kernel_size: int = 3
+    dilation: int = 1
+    order: ops.Order = "grouped"
+    offsets: Any = None
+
+    def __post_init__(self):
+        self.offsets = hashable(self.offsets)
+        super().__post_init__()
+
+    def __call__(self, x: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w c"]:
+        return ops.shift(x, self.kernel_size, self.dilation, self.order, self.offsets)
+
+
+class ShiftConv(nn.Module):
+    """Shift followed by a pointwise convolution; `kernel_size=1` is the convolution alone.
+
+    Attributes:
+      features: output channels N.
+      kernel_size, dilation, order, offsets: the shift, see `shift_jax.ops.shift`.
+      stride: of the pointwise convolution, which keeps rows and columns 0, s, 2s, …
+      use_bias: whether to add a learned bias.
+      implementation: see `shift_jax.ops.shift_conv`.
+      dtype: computation type; None is the common type of input and parameters.
+      param_dtype: type of the parameters "kernel" (C, N) and "bias" (N,).
+    """
+
+    features: int
+    kernel_size: int = 3
+    dilation: int = 1
+    stride: int = 1
+    order: ops.Order = "grouped"
+    offsets: Any = None
+    use_bias: bool = False
+    implementation: ops.Implementation | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    kernel_init: Initializer = he_init
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    def __post_init__(self):
+        self.offsets = hashable(self.offsets)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*b h w c"],
+        *,
+        scale: Float[Array, " c"] | None = None,
+        offset: Float[Array, " c"] | None = None,
+        prologue_relu: bool = False,
+        out_scale: Float[Array, " n"] | None = None,
+        bias: Float[Array, " n"] | None = None,
+        residual: Float[Array, "*b h_out w_out n"] | None = None,
+        relu: bool = False,
+        relu_before_residual: bool = False,
+        statistics: bool = False,
+    ):
+        """Returns [..., H, W, N], with `statistics` the sums too, as `shift_jax.ops.shift_conv`.
+
+        Args:
+          x: [..., H, W, C].
+          scale, offset, prologue_relu, residual, relu, relu_before_residual, statistics: see
+            `shift_jax.ops.shift_conv`.
+          out_scale: multiplies the convolution with its bias: a following BatchNorm's scale.
+          bias: added to that, such as the BatchNorm's offset.
+        """
+        features = positive_int("features", self.features)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), self.param_dtype)
+        own_bias = None
+        if self.use_bias:
+            own_bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
+        dtype = nn.dtypes.canonicalize_dtype(x, kernel, own_bias, dtype=self.dtype)
+        if out_scale is not None:
+            kernel = kernel * out_scale
+            own_bias = None if own_bias is None else own_bias * out_scale
+        biases = [value for value in (own_bias, bias) if value is not None]
+        return ops.shift_conv(
+            x.astype(dtype),
+            kernel.astype(dtype),
+            sum(biases) if biases else None,
+            kernel_size=self.kernel_size,
+            dilation=self.dilation,
+            stride=self.stride,
+            order=self.order,
+            offsets=self.offsets,
+            scale=scale,
+            offset=offset,
+            prologue_relu=prologue_relu,
+            residual=residual,
+            relu=relu,
+            relu_before_residual=relu_before_residual,
+            statistics=statistics,
+            implementation=self.implementation,
+        )
