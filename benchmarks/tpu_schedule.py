@@ -1,15 +1,15 @@
 """What the TPU's compiler makes of the fused kernels, layer by layer and in whole networks.
 
     pip install libtpu
-    python benchmarks/tpu_schedule.py layers [--model=shiftnet_a] [--chip=v5e] [--output=FILE.csv]
+    python benchmarks/tpu_schedule.py layers [--model=shiftnet_a] [--chip=v5e] [--xla]
     python benchmarks/tpu_schedule.py networks [--model=shiftnet_a] [--chip=v5e]
 
-An estimate of a compiler, not a measurement: nothing runs. Of each layer's forward pass and two
-gradients it prints the longer one of two times, bytes / bandwidth and executed instruction
-bundles / clock, beside the bound that no program can beat: the longer one of moving x, w and y
-once and of the multiplications at the chip's peak. Of networks it prints the bytes accessed and
-the temporary memory of the forward pass and of a training step: without the shifts, with depthwise
-convolutions instead, with shifts by XLA and by the kernels.
+An estimate of a compiler, not a measurement: nothing runs. Of each module in inference, and of its
+second convolution's forward pass and two gradients in training, it prints the longest of three
+times, bytes / bandwidth, executed instruction bundles / clock and products / peak, beside the bound
+that no program can beat: the bytes that have to be moved, each once, and the products. Of networks
+it prints the bytes accessed and the temporary memory of inference and of a training step: without
+the shifts, with depthwise convolutions instead, with shifts by XLA and by the kernels.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ import argparse
 import math
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.table import write_table
-from benchmarks.tpu_compiler import CHIPS, compile_for, device, equations
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from benchmarks.table import write_table
+from benchmarks.tpu_compiler import CHIPS, compile_for, device, equations
 from shift_jax import create_model, ops
 from shift_jax.models.registry import model_record
 from shift_jax.ops.fused import api, pallas_tpu, xla
 
 DTYPE = jnp.bfloat16
-OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 NETWORKS = ("no shifts", "depthwise", "xla", "fused")
 
 
@@ -51,49 +52,85 @@ def network(name: str, batch: int):
     return model, variables, x
 
 
-def layers(name: str, batch: int):
-    """Returns the different fused layers in a training step of the network, with their number."""
+def layers(name: str, batch: int, training: bool = True):
+    """Returns the different fused layers of the network, with their number.
+
+    Each is the static half of a call and the shapes of its arguments.
+    """
     model, variables, x = network(name, batch)
-    apply = partial(model.apply, train=True, mutable=["batch_stats"])
+    apply = partial(model.apply, train=training, mutable=["batch_stats"] if training else False)
     found = {}
     for equation in equations(jax.make_jaxpr(apply)(variables, x)):
         if equation.primitive.name == "shift_conv":
             static = equation.params["static"]
-            shape, _, features = static.shapes([variable.aval for variable in equation.invars])
             if any(map(any, static.spec.offsets)):
-                layer = (shape, features, static.spec)
-                found[layer] = found.get(layer, 0) + 1
-    return found
+                shapes = tuple((v.aval.shape, v.aval.dtype) for v in equation.invars)
+                found[static, shapes] = found.get((static, shapes), 0) + 1
+    return {
+        (static, tuple(jax.ShapeDtypeStruct(*each) for each in shapes)): times
+        for (static, shapes), times in found.items()
+    }
 
 
-def program(module, operation: str, shape, features: int, spec, prologue: bool):
-    """Returns one operation of an implementation, and the shapes of its arguments."""
-    batch, height, width, channels = shape
-    stride = spec.stride
-    x = jax.ShapeDtypeStruct(shape, DTYPE)
-    y = jax.ShapeDtypeStruct((batch, -(-height // stride), -(-width // stride), features), DTYPE)
-    w = jax.ShapeDtypeStruct((channels, features), DTYPE)
-    vector = jax.ShapeDtypeStruct((channels,), jnp.float32) if prologue else None
-    function = partial(getattr(module, operation), spec=spec)
-    if operation == "forward":
-        return (lambda x, w, a, b: function(x, w, None, a, b, None)), (x, w, vector, vector)
-    if operation == "input_gradient":
-        function = partial(function, size=(height, width))
-        return function, (y, w, x if prologue else None, vector, vector)
-    return function, (x, y, vector, vector)
+class Job(NamedTuple):
+    """One operation of one layer.
+
+    Attributes:
+      operation: "inference" is a module's both convolutions, "forward" training's second one.
+      run: function of an implementation's module and the arguments.
+      arguments: their shapes.
+      moved_bytes: of all that has to be read or written.
+      flops: that have to be done.
+    """
+
+    operation: str
+    run: Callable
+    arguments: tuple
+    moved_bytes: int
+    flops: int
 
 
-def bound(operation: str, arguments, results, chip) -> float:
-    """Seconds that nothing beats: each argument and result moved once, or the products."""
-    moved = jax.tree.leaves((arguments, results))
-    product = {"forward": 1, "input_gradient": 1, "weight_gradient": 0}[operation]
-    first, second = arguments[0], arguments[1]
-    pixels = math.prod((second if operation == "weight_gradient" else results[0]).shape[:3])
-    if operation == "input_gradient":
-        pixels = math.prod(first.shape[:3])
-    weights = arguments[product] if product else results
-    flops = 2 * pixels * math.prod(weights.shape)
-    return max(sum(a.size * a.dtype.itemsize for a in moved) / chip.bandwidth, flops / chip.flops)
+def jobs(static, leaves, training: bool) -> list[Job]:
+    """Returns the operations of a layer: one without training, three with."""
+    shape, _, _ = static.shapes(leaves)
+    spec = static.spec
+    x, w, _, scale, offset, _, expand = static.tree.unflatten(leaves)
+    (y,) = jax.eval_shape(partial(static.run, "xla"), *leaves)[:1]
+    product = 2 * math.prod(y.shape) * shape[3]
+
+    def forward(module, *leaves):
+        return module.forward(*static.tree.unflatten(leaves), spec=spec)
+
+    if not training:
+        first = 0 if expand is None else 2 * math.prod(x.shape) * shape[3]
+        # The residual is x.
+        return [Job("inference", forward, leaves, nbytes(x, w, expand, y), product + first)]
+    dy = jax.ShapeDtypeStruct((shape[0], *y.shape[1:]), DTYPE)
+    inner = replace(spec, statistics=False)
+
+    def input_gradient(module, dy, w, x, scale, offset):
+        return module.input_gradient(dy, w, x, scale, offset, spec=inner, size=shape[1:3])
+
+    def weight_gradient(module, x, dy, scale, offset):
+        return module.weight_gradient(x, dy, scale, offset, spec=inner)
+
+    dw = jax.ShapeDtypeStruct(w.shape, jnp.float32)
+    return [
+        Job("forward", forward, leaves, nbytes(x, w, y), product),
+        # The ReLU before the shift has to see x again.
+        Job(
+            "input_gradient",
+            input_gradient,
+            (dy, w, x, scale, offset),
+            nbytes(dy, w, x, x),
+            product,
+        ),
+        Job("weight_gradient", weight_gradient, (x, dy, scale, offset), nbytes(x, dy, dw), product),
+    ]
+
+
+def nbytes(*arrays) -> int:
+    return sum(a.size * a.dtype.itemsize for a in arrays if a is not None)
 
 
 def layer_table(flags) -> list[dict]:
@@ -101,43 +138,42 @@ def layer_table(flags) -> list[dict]:
     schedules = Path(tempfile.mkdtemp(prefix="tpu_schedule_"))
     target = device(flags.chip, schedules)
     rows, shares = [], {}
-    for (shape, features, spec), times in layers(flags.model, flags.batch).items():
-        prologue = spec.prologue_relu
-        for operation in OPERATIONS:
-            function, arguments = program(pallas_tpu, operation, shape, features, spec, prologue)
-            results = jax.eval_shape(function, *arguments)
-            least = bound(operation, arguments, results, chip)
-            fused = compile_for(target, function, *arguments, schedules=schedules)
-            function, _ = program(xla, operation, shape, features, spec, prologue)
-            plain = compile_for(target, function, *arguments)
-            share = least / fused.seconds(chip)
-            shares.setdefault(operation, []).append(share)
-            row = {
-                "x": "x".join(map(str, shape)),
-                "features": features,
-                "kernel_size": 1 + 2 * max(max(map(abs, offset)) for offset in spec.offsets),
-                "stride": spec.stride,
-                "layers": times,
-                "operation": operation,
-                "bytes_of_necessary": f"{fused.bytes_accessed / necessary(arguments, results):.3f}",
-                "bound_us": f"{least * 1e6:.1f}",
-                "fused_us": f"{fused.seconds(chip) * 1e6:.1f}",
-                "fused_instructions_us": f"{fused.kernel_bundles / chip.clock * 1e6:.1f}",
-                "bound_of_fused": f"{share:.2f}",
-                "xla_us": f"{plain.seconds(chip) * 1e6:.1f}",
-                "xla_bytes_of_necessary": f"{plain.bytes_accessed / necessary(arguments, results):.2f}",
-                **origin(flags.chip),
-            }
-            rows.append(row)
-            print("  ".join(map(str, list(row.values())[:13])), flush=True)
+    for training in (False, True):
+        for (static, leaves), times in layers(flags.model, flags.batch, training).items():
+            shape, _, features = static.shapes(leaves)
+            for job in jobs(static, leaves, training):
+                fused = compile_for(
+                    target, partial(job.run, pallas_tpu), *job.arguments, schedules=schedules
+                )
+                products = job.flops / chip.flops
+                bound = max(job.moved_bytes / chip.bandwidth, products)
+                # A bundle with a long delay is one bundle of several cycles.
+                seconds = max(fused.seconds(chip), products)
+                share = bound / seconds
+                shares.setdefault(job.operation, []).append(share)
+                row = {
+                    "shifted": "x".join(map(str, shape)),
+                    "features": features,
+                    "kernel_size": 1 + 2 * max(max(map(abs, o)) for o in static.spec.offsets),
+                    "stride": static.spec.stride,
+                    "layers": times,
+                    "operation": job.operation,
+                    "bytes_of_necessary": f"{fused.bytes_accessed / job.moved_bytes:.3f}",
+                    "bound_us": f"{bound * 1e6:.1f}",
+                    "fused_us": f"{seconds * 1e6:.1f}",
+                    "fused_instructions_us": f"{fused.kernel_bundles / chip.clock * 1e6:.1f}",
+                    "bound_of_fused": f"{share:.2f}",
+                }
+                if flags.xla:
+                    plain = compile_for(target, partial(job.run, xla), *job.arguments)
+                    row["xla_us"] = f"{plain.seconds(chip) * 1e6:.1f}"
+                    row["xla_bytes_of_necessary"] = f"{plain.bytes_accessed / job.moved_bytes:.2f}"
+                rows.append(row | origin(flags.chip))
+                print("  ".join(map(str, row.values())), flush=True)
     for operation, values in shares.items():
         mean = math.exp(sum(map(math.log, values)) / len(values))
         print(f"{operation}: bound / fused {mean:.2f} (geometric mean), {min(values):.2f} (least)")
     return rows
-
-
-def necessary(arguments, results) -> int:
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves((arguments, results)))
 
 
 def origin(chip: str) -> dict:
@@ -205,7 +241,7 @@ def network_table(flags) -> list[dict]:
             row = {
                 "model": flags.model,
                 "batch": flags.batch,
-                "pass": "training" if training else "forward",
+                "pass": "training step" if training else "inference",
                 "shifts": name,
                 "gigabytes_accessed": f"{compiled.bytes_accessed / 1e9:.2f}",
                 "temporary_gigabytes": f"{compiled.temporary_bytes / 1e9:.2f}",
@@ -222,6 +258,7 @@ def main(argv=None) -> int:
     parser.add_argument("--model", default="shiftnet_a", help="a registered name")
     parser.add_argument("--chip", default="v5e", choices=sorted(CHIPS))
     parser.add_argument("--batch", type=int, default=64, help="images on one device")
+    parser.add_argument("--xla", action="store_true", help="layers by XLA too; minutes each")
     parser.add_argument("--output", type=Path, help="where the table is written as CSV")
     flags = parser.parse_args(argv)
     rows = layer_table(flags) if flags.table == "layers" else network_table(flags)

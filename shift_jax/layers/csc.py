@@ -115,11 +115,18 @@ class CSC(nn.Module):
             y = _affine(y, *self._trained(norm2, y, statistics), relu=True)
         else:
             scale, offset = norm1.coefficients(conv1.features)
-            y = conv1(x, out_scale=scale, bias=offset, relu=True)
+            if self.shift_first:
+                middle = conv1(x, out_scale=scale, bias=offset, relu=True)
+                first = {}
+            else:
+                middle = x
+                expand, offset = conv1.folded(x.shape[-1], scale, offset)
+                first = {"expand": expand, "offset": offset, "prologue_relu": True}
             scale, offset = norm2.coefficients(conv2.features)
             if self.shortcut != "none" and self._keeps_shape(x.shape[-1]):
-                return conv2(y, out_scale=scale, bias=offset, relu_before_residual=True, residual=x)
-            y = conv2(y, out_scale=scale, bias=offset, relu=True)
+                first |= {"residual": x, "relu_before_residual": True}
+                return conv2(middle, out_scale=scale, bias=offset, **first)
+            y = conv2(middle, out_scale=scale, bias=offset, relu=True, **first)
         return self._add_shortcut(x, y, train)
 
     def _conv(self, suffix: str, features: int, **kwargs) -> ShiftConv:

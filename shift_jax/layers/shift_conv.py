@@ -71,10 +71,35 @@ class ShiftConv(nn.Module):
         super().__post_init__()
 
     @nn.compact
+    def folded(
+        self,
+        in_features: int,
+        out_scale: Float[Array, " n"] | None = None,
+        bias: Float[Array, " n"] | None = None,
+    ) -> tuple[Float[Array, "c n"], Float[Array, " n"] | None]:
+        """Returns the kernel (C, N) and bias (N,) with what follows the convolution folded in.
+
+        Args:
+          in_features: C.
+          out_scale: multiplies the convolution with its bias: a following BatchNorm's scale.
+          bias: added to that, such as the BatchNorm's offset.
+        """
+        features = positive_int("features", self.features)
+        kernel = self.param("kernel", self.kernel_init, (in_features, features), self.param_dtype)
+        own_bias = None
+        if self.use_bias:
+            own_bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
+        if out_scale is not None:
+            kernel = kernel * out_scale
+            own_bias = None if own_bias is None else own_bias * out_scale
+        biases = [value for value in (own_bias, bias) if value is not None]
+        return kernel, sum(biases) if biases else None
+
     def __call__(
         self,
         x: Float[Array, "*b h w c"],
         *,
+        expand: Float[Array, "d c"] | None = None,
         scale: Float[Array, " c"] | None = None,
         offset: Float[Array, " c"] | None = None,
         prologue_relu: bool = False,
@@ -89,25 +114,18 @@ class ShiftConv(nn.Module):
 
         Args:
           x: [..., H, W, C].
-          scale, offset, prologue_relu, residual, relu, relu_before_residual, statistics: see
-            `shift_jax.ops.shift_conv`.
-          out_scale: multiplies the convolution with its bias: a following BatchNorm's scale.
-          bias: added to that, such as the BatchNorm's offset.
+          expand, scale, offset, prologue_relu, residual, relu, relu_before_residual, statistics:
+            see `shift_jax.ops.shift_conv`.
+          out_scale, bias: see `folded`.
         """
-        features = positive_int("features", self.features)
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), self.param_dtype)
-        own_bias = None
-        if self.use_bias:
-            own_bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
-        dtype = nn.dtypes.canonicalize_dtype(x, kernel, own_bias, dtype=self.dtype)
-        if out_scale is not None:
-            kernel = kernel * out_scale
-            own_bias = None if own_bias is None else own_bias * out_scale
-        biases = [value for value in (own_bias, bias) if value is not None]
+        channels = x.shape[-1] if expand is None else expand.shape[-1]
+        kernel, bias = self.folded(channels, out_scale, bias)
+        dtype = jnp.result_type(x, self.param_dtype) if self.dtype is None else self.dtype
         return ops.shift_conv(
             x.astype(dtype),
             kernel.astype(dtype),
-            sum(biases) if biases else None,
+            bias,
+            expand=None if expand is None else expand.astype(dtype),
             kernel_size=self.kernel_size,
             dilation=self.dilation,
             stride=self.stride,

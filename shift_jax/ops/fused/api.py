@@ -61,6 +61,7 @@ def shift_conv(
     stride: int = 1,
     order: Order = "grouped",
     offsets=None,
+    expand: Float[Array, "d c"] | None = None,
     scale: Float[Array, " c"] | None = None,
     offset: Float[Array, " c"] | None = None,
     prologue_relu: bool = False,
@@ -73,10 +74,10 @@ def shift_conv(
     """Shift followed by a pointwise convolution: "directly fetches data from the shifted
     address" (Section 2.1), with what surrounds it in a network.
 
-    In order: the prologue `x * scale + offset` and ReLU, the shift with zero fill AFTER the
-    prologue (a pixel from outside is 0, not `offset`), the product with `w`, and the epilogue
-    `+ bias`, ReLU if `relu_before_residual`, `+ residual`, ReLU if `relu`. Products accumulate in
-    float32 or wider.
+    In order: the product with `expand`, the prologue `x * scale + offset` and ReLU, the shift with
+    zero fill AFTER the prologue (a pixel from outside is 0, not `offset`), the product with `w`,
+    and the epilogue `+ bias`, ReLU if `relu_before_residual`, `+ residual`, ReLU if `relu`.
+    Products accumulate in float32 or wider.
 
     With None or a kernel it has gradients of any order and forward derivatives of gradients
     (`jax.hessian`'s other order, `jax.jacfwd(jax.grad(f))`); `jax.jvp` of the function itself is
@@ -92,6 +93,8 @@ def shift_conv(
       kernel_size, dilation, order, offsets: the shift, as in `shift`; `kernel_size=1` is a
         plain pointwise convolution.
       stride: keeps the output's rows and columns 0, s, 2s, …
+      expand: pointwise kernel (D, C) of a convolution before all this, of x [..., H, W, D]; what
+        it makes need not be written to memory. Its gradients do without this fusion.
       scale: (C,), multiplies x first: with `offset` the preceding BatchNorm.
       offset: (C,), added before the shift.
       prologue_relu: ReLU before the shift.
@@ -116,6 +119,14 @@ def shift_conv(
     if x.ndim < 3:
         raise InputError(f"x has shape {x.shape}, expected [..., height, width, channels].")
     *batch, height, width, channels = x.shape
+    if expand is not None:
+        expand = jnp.asarray(expand)
+        if expand.ndim != 2 or expand.shape[0] != channels:
+            raise InputError(
+                f"expand has shape {expand.shape}, expected ({channels}, channels) for x of shape "
+                f"{x.shape}."
+            )
+        channels = expand.shape[1]
     if w.ndim != 2 or w.shape[0] != channels:
         raise InputError(
             f"w has shape {w.shape}, expected ({channels}, features) for x of shape {x.shape}."
@@ -146,21 +157,23 @@ def shift_conv(
         relu_place,
         statistics,
     )
-    dtype = jnp.result_type(x, w)
+    dtype = jnp.result_type(x, w) if expand is None else jnp.result_type(x, expand, w)
     wide = jnp.promote_types(dtype, jnp.float32)
     if residual is not None:
         residual = jnp.asarray(residual, dtype).reshape(math.prod(batch), *out_shape[-3:])
     arrays = (
-        x.astype(dtype).reshape(math.prod(batch), height, width, channels),
+        x.astype(dtype).reshape(math.prod(batch), *x.shape[-3:]),
         w.astype(dtype),
         *(None if value is None else jnp.asarray(value, wide) for value in (bias, scale, offset)),
         residual,
+        None if expand is None else expand.astype(dtype),
     )
     chosen = chosen_implementation(implementation)
     if chosen == "xla":
         y, sums = xla.forward(*arrays, spec=spec)
     else:
-        y, sums = _fused(spec, chosen, *_varying_alike(arrays))
+        fused = _fused if expand is None else _expanded
+        y, sums = fused(spec, chosen, *_varying_alike(arrays))
     y = y.reshape(out_shape)
     return (y, (sums[0], sums[1])) if statistics else y
 
@@ -193,11 +206,11 @@ def _check_implementation(name: Implementation | None) -> None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fused(spec: Spec, implementation: str | None, *arrays):
-    """(y, sums or None) of the arrays (x, w, bias, scale, offset, residual) of `xla.forward`."""
+    """(y, sums or None) of the arrays of `xla.forward`, of which the last one is None."""
     return call("forward", *arrays, spec=spec, implementation=implementation)
 
 
-def _fused_forward(spec, implementation, x, w, bias, scale, offset, residual):
+def _fused_forward(spec, implementation, x, w, bias, scale, offset, residual, _):
     inner, residual_inside = spec, residual
     if spec.relu == "before_residual":
         # The ReLU's sign would not survive the rounding of a sum with a larger residual.
@@ -210,6 +223,7 @@ def _fused_forward(spec, implementation, x, w, bias, scale, offset, residual):
         scale,
         offset,
         residual_inside,
+        None,
         spec=inner,
         implementation=implementation,
     )
@@ -257,7 +271,30 @@ def _fused_backward(spec, implementation, kept, cotangents):
         dscale = dscale.astype(scale.dtype)
     if offset is not None:
         doffset = doffset.astype(offset.dtype)
-    return dx, dw.astype(w.dtype), dbias, dscale, doffset, dresidual
+    return dx, dw.astype(w.dtype), dbias, dscale, doffset, dresidual, None
 
 
 _fused.defvjp(_fused_forward, _fused_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _expanded(spec: Spec, implementation: str | None, *arrays):
+    """The same, and the last array is not None."""
+    return call("forward", *arrays, spec=spec, implementation=implementation)
+
+
+def _expanded_forward(spec, implementation, *arrays):
+    def in_two_steps(x, *others):
+        *others, expand = others
+        expanded = xla.pointwise(x, expand, x.dtype)
+        return _fused(spec, implementation, expanded, *others, None)
+
+    return jax.vjp(in_two_steps, *arrays)
+
+
+def _expanded_backward(spec, implementation, pull_back, cotangents):
+    del spec, implementation
+    return pull_back(cotangents)
+
+
+_expanded.defvjp(_expanded_forward, _expanded_backward)

@@ -44,7 +44,8 @@ INTERPRET = jax.make_user_context(None)
 
 # Which arguments of each operation have a batch axis.
 _OPERATIONS = {
-    "forward": (True, False, False, False, False, True),  # x, w, bias, scale, offset, residual
+    # x, w, bias, scale, offset, residual, expand
+    "forward": (True, False, False, False, False, True, False),
     "input_gradient": (True, False, True, False, False),  # dy, w, x, scale, offset
     "weight_gradient": (True, True, False, False),  # x, dy, scale, offset
 }
@@ -91,11 +92,11 @@ class _Call:
         return [True, *(False for array in (scale, offset) if array is not None)]
 
     def shapes(self, leaves) -> tuple[tuple[int, ...], str, int]:
-        """The shape of x, its dtype and the number of features."""
+        """The shape of what is shifted, its dtype and the number of features."""
         arrays = self.tree.unflatten(leaves)
         if self.operation == "forward":
             x, w = arrays[:2]
-            return x.shape, x.dtype.name, w.shape[1]
+            return (*x.shape[:3], w.shape[0]), x.dtype.name, w.shape[1]
         if self.operation == "weight_gradient":
             x, dy = arrays[:2]
             return x.shape, x.dtype.name, dy.shape[-1]

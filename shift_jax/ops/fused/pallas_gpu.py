@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from shift_jax.ops.fused.spec import Spec
+from shift_jax.ops.fused.xla import pointwise
 
 _ROWS = 128  # Pixels of a tile.
 _RUN = 16  # Wider runs would meet bank conflicts between the copy engine's rows and the registers.
@@ -55,13 +56,16 @@ def unsupported(x_shape, x_dtype, features: int, spec: Spec) -> str | None:
     return None
 
 
-def forward(x, w, bias, scale, offset, residual, *, spec: Spec, interpret: Any = None):
+def forward(x, w, bias, scale, offset, residual, expand=None, *, spec: Spec, interpret: Any = None):
     """Returns y and its sums or None, see `shift_jax.ops.fused.xla.forward`.
+
+    The product with `expand` is XLA's.
 
     Here and below, `interpret` is that of `plgpu.kernel`, and what `unsupported` says is raised as
     an InputError.
     """
     features = w.shape[1]
+    x = x if expand is None else pointwise(x, expand, x.dtype)
     _check(x.shape, x.dtype, features, spec)
     width = _widths(features)[-1]
     members, starts = _runs(spec.offsets, x.shape)

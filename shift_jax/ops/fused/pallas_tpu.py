@@ -34,6 +34,7 @@ def forward(
     scale: Array | None,
     offset: Array | None,
     residual: Array | None,
+    expand: Array | None = None,
     *,
     spec: Spec,
     cores: int = 1,
@@ -42,10 +43,12 @@ def forward(
     """The fused shift and pointwise convolution.
 
     Args:
-      x: [B, H, W, C], bfloat16 or float32.
+      x: [B, H, W, C], bfloat16 or float32; [B, H, W, D] with `expand`.
       w: (C, N), of the type of `x`.
       bias, scale, offset: float32 (N,), (C,), (C,).
       residual: [B, ⌈H/s⌉, ⌈W/s⌉, N].
+      expand: (D, C), a pointwise convolution before the prologue, of the type of `x`; what it
+        makes stays on the chip.
       spec: what is computed.
       cores: of the chip that work as one device: 2 on TPU v4 and v5p.
       interpret: see `pallas_call`.
@@ -54,15 +57,16 @@ def forward(
       y [B, ⌈H/s⌉, ⌈W/s⌉, N] and, if the spec wants them, its float32 sums (2, N); else None.
     """
     _check(x.dtype)
-    batch, height, width, channels = x.shape
-    features = w.shape[1]
+    batch, height, width, _ = x.shape
+    channels, features = w.shape
     problem = Problem.of(height, width, spec.offsets, spec.stride)
     if problem.is_padded and has_prologue(spec, scale, offset):
-        x, scale, offset, spec = tpu_strips.prologue_outside(x, scale, offset, spec)
+        x, scale, offset, spec = tpu_strips.prologue_outside(x, scale, offset, spec, expand)
+        expand = None
     plan = make_plan(batch, problem, features, x.dtype.itemsize, wide_buffers=3)
     if plan is None:
         call = partial(forward, cores=cores, interpret=interpret)
-        return tpu_strips.forward(call, x, w, bias, scale, offset, residual, spec)
+        return tpu_strips.forward(call, x, w, bias, scale, offset, residual, expand, spec)
     stream = Stream(plan, plan.gather_window, cores)
     narrow = plan.narrow_block(features)
 
@@ -72,7 +76,8 @@ def forward(
 
         @stream.on_arrival
         def _(first):
-            _store_rows(ring, first, refs["x"], stream.window, partial(_prologue, refs, spec))
+            store = _store_rows if expand is None else partial(_expand_rows, refs["expand"])
+            store(ring, first, refs["x"], stream.window, partial(_prologue, refs, spec))
 
         @stream.on_leaving
         def _(ring_row):
@@ -94,8 +99,9 @@ def forward(
                         _accumulate(refs["sums"], 1, seen * seen)
 
     inputs = {
-        "x": (_to_wide(x, plan), stream.blocks(stream.arriving, plan.wide_block(channels))),
+        "x": (_to_wide(x, plan), stream.blocks(stream.arriving, plan.wide_block(x.shape[-1]))),
         "w": stream.constant(w),
+        "expand": stream.constant(expand),
         "selector": stream.constant(problem.selectors),
         "scale": stream.constant(_row(scale)),
         "offset": stream.constant(_row(offset)),
@@ -112,6 +118,8 @@ def forward(
         "lhs": stream.tile(channels, x.dtype),
     }
     flops = _flops(plan, channels, features)
+    if expand is not None:
+        flops += 2 * prod(plan.wide_shape(channels)) * expand.shape[0]
     result = stream.call("shift_conv", kernel, inputs, outputs, scratch, flops, interpret)
     y = _from_hwbc(result["y"], batch, -(-height // spec.stride), -(-width // spec.stride))
     return y, result["sums"].sum((0, 2)) if spec.statistics else None
@@ -290,6 +298,7 @@ def _check(dtype) -> None:
 
 
 def has_prologue(spec: Spec, scale, offset) -> bool:
+    """Whether anything happens to x before the shift."""
     return spec.prologue_relu or scale is not None or offset is not None
 
 
@@ -301,6 +310,20 @@ def _store_rows(ring, first, x, window: Window, prologue) -> None:
                 pixels = prologue(x[row, columns.start : columns.stop, phase])
                 to = pl.ds(window.left + columns.start, len(columns))
                 ring[first + row, phase, to] = to_words(pixels)
+
+
+def _expand_rows(expand, ring, first, x, window: Window, prologue) -> None:
+    """The same of the block's pointwise convolution."""
+    height, width, phases, images, _ = x.shape
+    for rows in _chunks(height, PRODUCT_ROWS // (width * phases * images)):
+        pixels = x[rows.start : rows.stop].reshape(-1, x.shape[-1])
+        # Rounded as between two convolutions.
+        product = _dot(pixels, expand[...]).astype(x.dtype)
+        words = to_words(prologue(product)).reshape(len(rows), width, phases, -1, ring.shape[-1])
+        for row in rows:
+            for phase in range(phases):
+                to = pl.ds(window.left, width)
+                ring[first + row, phase, to] = words[row - rows.start, :, phase]
 
 
 def _prologue(refs, spec: Spec, x):

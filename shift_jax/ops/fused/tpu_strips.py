@@ -11,13 +11,15 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from shift_jax.ops.fused.spec import Spec
+from shift_jax.ops.fused.xla import pointwise
 
 
-def prologue_outside(x, scale, offset, spec: Spec):
+def prologue_outside(x, scale, offset, spec: Spec, expand=None):
     """Applies the prologue; returns the new x, scale, offset and spec.
 
     In kernels the pixels that fill up an image to a multiple of the stride would become `offset`.
     """
+    x = x if expand is None else pointwise(x, expand, x.dtype)
     wide = _before_relu(x, scale, offset)
     wide = jnp.maximum(wide, 0) if spec.prologue_relu else wide
     return wide.astype(x.dtype), None, None, replace(spec, prologue_relu=False)
@@ -38,13 +40,13 @@ def prologue_gradient_outside(call, dy, w, x, scale, offset, spec: Spec, size):
     )
 
 
-def forward(call, x, w, bias, scale, offset, residual, spec: Spec):
+def forward(call, x, w, bias, scale, offset, residual, expand, spec: Spec):
     """`forward` in two halves, with the statistics in XLA."""
     bare = replace(spec, statistics=False)
     parts = []
     for strip in _halves(x.shape[2], spec):
         part = residual if residual is None else residual[:, :, strip.read_out]
-        y, _ = call(x[:, :, strip.read], w, bias, scale, offset, part, spec=bare)
+        y, _ = call(x[:, :, strip.read], w, bias, scale, offset, part, expand, spec=bare)
         parts.append(y[:, :, strip.keep_out])
     y = jnp.concatenate(parts, axis=2)
     if not spec.statistics:

@@ -27,18 +27,21 @@ def forward(
     scale: Array | None,
     offset: Array | None,
     residual: Array | None,
+    expand: Array | None = None,
     *,
     spec: Spec,
 ) -> tuple[Array, Array | None]:
     """Returns y in the dtype of x, and the sums [2, N] in float32 or wider if they are wanted.
 
+    With `expand` (D, C), x is [B, H, W, D] and its product with it is what the rest is about.
     Differentiable in both modes, to any order.
     """
+    x = x if expand is None else pointwise(x, expand, x.dtype)
     wide = _at_least_float32(x)
     has_epilogue = bias is not None or residual is not None or spec.statistics
     # Only an epilogue needs the float32 accumulator itself. Without one the product is rounded
     # once on the way out, and its gradient's products keep 16-bit operands.
-    y = _pointwise(_shifted(x, scale, offset, spec), w, wide if has_epilogue else x.dtype)
+    y = pointwise(_shifted(x, scale, offset, spec), w, wide if has_epilogue else x.dtype)
     y = y if bias is None else y + bias
     y = jax.nn.relu(y) if spec.relu == "before_residual" else y
     y = y if residual is None else y + residual
@@ -65,7 +68,7 @@ def input_gradient(
 
     x is given where there is a prologue, else None.
     """
-    dx = _pointwise(dy, w.T, w.dtype)
+    dx = pointwise(dy, w.T, w.dtype)
     if spec.stride > 1:
         gaps = [
             (0, length - 1 - spec.stride * (kept - 1), spec.stride - 1)
@@ -93,7 +96,7 @@ def weight_gradient(
     )
 
 
-def _pointwise(a: Array, w: Array, dtype) -> Array:
+def pointwise(a: Array, w: Array, dtype) -> Array:
     """The product [B, H, W, C] (C, N) in `dtype`."""
 
     def product(a: Array) -> Array:
@@ -102,8 +105,9 @@ def _pointwise(a: Array, w: Array, dtype) -> Array:
 
     def of_pixels(a: Array) -> Array:
         batch, height, width, channels = a.shape
-        pixels = a.transpose(1, 2, 0, 3).reshape(-1, channels)
-        return product(pixels).reshape(height, width, batch, -1).transpose(2, 0, 1, 3)
+        pixels = a.transpose(1, 2, 0, 3).reshape(height * width * batch, channels)
+        y = product(pixels).reshape(height, width, batch, w.shape[1])
+        return y.transpose(2, 0, 1, 3)
 
     # A TPU's convolutions and our kernels have the batch next to the channels in memory, where
     # this order of the rows is no copy; for the other one XLA makes two.
