@@ -12,12 +12,13 @@ from pathlib import Path
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # There is no TPU host to ask.
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Nor a TPU to quarrel about.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import SingleDeviceSharding
+
+jax.config.update("jax_platforms", "cpu")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ except ImportError:
 KERNELS = {"pallas_tpu": ("tpu", "TPUs"), "pallas_gpu": ("cuda", "NVIDIA GPUs")}
 """The implementations other than "xla": their platform, and its name in sentences."""
 
+# Kinds of TPU whose devices have more than one core.
+_TPU_CORES = {"TPU v4": 2, "TPU v5": 2}
+
 INTERPRET = jax.make_user_context(None)
 """For tests: a context in which named kernels run on any platform, with this `interpret`."""
 
@@ -65,9 +68,12 @@ class _Call:
     size: tuple[int, int] | None
     interpret: Any
 
-    def run(self, name: str, *leaves) -> tuple:
-        """The implementation `name` of the present arrays; returns the present results."""
-        options = {"spec": self.spec}
+    def run(self, name: str, *leaves, **device) -> tuple:
+        """The implementation `name` of the present arrays; returns the present results.
+
+        `device` is what the implementation wants to know of the device.
+        """
+        options = {"spec": self.spec, **device}
         if self.size is not None:
             options["size"] = self.size
         if name != "xla" and self.interpret is not None:
@@ -268,6 +274,8 @@ def _resolve(static: _Call, platform: str, context, leaves):
     if name == "xla" or why_not:
         return partial(static.run, "xla")
     function = partial(static.run, name)
+    if name == "pallas_tpu" and devices and devices[0].device_kind in _TPU_CORES:
+        function = partial(function, cores=_TPU_CORES[devices[0].device_kind])
     return function if mesh is None else _mapped(function, static, mesh)
 
 

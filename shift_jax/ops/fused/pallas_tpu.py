@@ -11,20 +11,33 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
-from jax import ShapeDtypeStruct, lax
+from jax import ShapeDtypeStruct
 from jax.experimental import pallas as pl
 
 from shift_jax.errors import InputError
 from shift_jax.ops.fused import tpu_strips
 from shift_jax.ops.fused.spec import Spec
-from shift_jax.ops.fused.tpu_plan import PRODUCT_ROWS, Plan, Problem, Window, make_plan
+from shift_jax.ops.fused.tpu_plan import PRODUCT_ROWS, Plan, Problem, make_plan
 from shift_jax.ops.fused.tpu_stream import Stream, from_words, to_words
+from shift_jax.ops.fused.tpu_tile import (
+    COLUMNS,
+    accumulate,
+    apply_prologue,
+    chunks,
+    dot,
+    expand_rows,
+    gather,
+    has_prologue,
+    matrix,
+    select,
+    shifted_read,
+    store_rows,
+    through_prologue,
+    without_padding,
+)
 
 if TYPE_CHECKING:
     from jax import Array
-
-# Pixels that one operation of a kernel's body works on: more would not fit in the registers.
-_COLUMNS = 8
 
 
 def forward(
@@ -76,16 +89,16 @@ def forward(
 
         @stream.on_arrival
         def _(first):
-            store = _store_rows if expand is None else partial(_expand_rows, refs["expand"])
-            store(ring, first, refs["x"], stream.window, partial(_prologue, refs, spec))
+            store = store_rows if expand is None else partial(expand_rows, refs["expand"])
+            store(ring, first, refs["x"], stream.window, partial(apply_prologue, refs, spec))
 
         @stream.on_leaving
         def _(ring_row):
-            _gather(lhs, ring, refs["selector"], plan, ring_row)
-            for rows in _chunks(plan.rows, PRODUCT_ROWS // (narrow[1] * plan.images)):
-                for columns in _chunks(narrow[1], PRODUCT_ROWS // plan.images):
+            gather(lhs, ring, refs["selector"], plan, ring_row)
+            for rows in chunks(plan.rows, PRODUCT_ROWS // (narrow[1] * plan.images)):
+                for columns in chunks(narrow[1], PRODUCT_ROWS // plan.images):
                     at = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-                    y = _dot(_matrix(lhs[at], x.dtype), refs["w"][...])
+                    y = dot(matrix(lhs[at], x.dtype), refs["w"][...])
                     y = y.reshape(len(rows), len(columns), *narrow[2:])
                     y = y if bias is None else y + refs["bias"][...]
                     y = jnp.maximum(y, 0) if spec.relu == "before_residual" else y
@@ -94,9 +107,9 @@ def forward(
                     y = jnp.maximum(y, 0) if spec.relu == "last" else y
                     refs["y"][at] = y.astype(x.dtype)
                     if spec.statistics:
-                        seen = y if batch == plan.batch else _without_padding(y, stream, batch)
-                        _accumulate(refs["sums"], 0, seen)
-                        _accumulate(refs["sums"], 1, seen * seen)
+                        seen = y if batch == plan.batch else without_padding(y, stream, batch)
+                        accumulate(refs["sums"], 0, seen)
+                        accumulate(refs["sums"], 1, seen * seen)
 
     inputs = {
         "x": (_to_wide(x, plan), stream.blocks(stream.arriving, plan.wide_block(x.shape[-1]))),
@@ -172,7 +185,7 @@ def input_gradient(
         @stream.on_arrival
         def _(first):
             arrived = refs["dy"][...].reshape(-1, features)
-            product = to_words(_dot(arrived, refs["w"][...]).astype(dy.dtype))
+            product = to_words(dot(arrived, refs["w"][...]).astype(dy.dtype))
             rows = product.reshape(*narrow[:2], -1, channels)
             for row in range(plan.rows):
                 ring[first + row, 0, pl.ds(stream.window.left, narrow[1])] = rows[row]
@@ -184,13 +197,13 @@ def input_gradient(
                     for tile in problem.lane_tiles:
                         sources = [problem.scattered(o, row, phase) for o in tile.offsets]
                         lanes = slice(tile.start, tile.stop)
-                        read = partial(_read, ring, ring_row, stream.window, lanes)
-                        for columns in _chunks(narrow[1], _COLUMNS):
-                            words = _select(read, refs["selector"][:, lanes], sources, columns)
+                        read = partial(shifted_read, ring, ring_row, stream.window, lanes)
+                        for columns in chunks(narrow[1], COLUMNS):
+                            words = select(read, refs["selector"][:, lanes], sources, columns)
                             found = from_words(words, dy.dtype)
                             at = (row, slice(columns.start, columns.stop), phase, slice(None))
                             if x is not None:
-                                found = _through_prologue(refs, spec, found, (*at, lanes))
+                                found = through_prologue(refs, spec, found, (*at, lanes))
                             refs["dx"][(*at, lanes)] = found
 
     inputs = {
@@ -250,13 +263,13 @@ def weight_gradient(
 
         @stream.on_arrival
         def _(first):
-            _store_rows(ring, first, refs["x"], stream.window, partial(_prologue, refs, spec))
+            store_rows(ring, first, refs["x"], stream.window, partial(apply_prologue, refs, spec))
 
         @stream.on_leaving
         def _(ring_row):
-            _gather(lhs, ring, refs["selector"], plan, ring_row)
+            gather(lhs, ring, refs["selector"], plan, ring_row)
             rhs = refs["dy"][...].reshape(-1, features)
-            dw[0] += _dot(_matrix(lhs[...], x.dtype), rhs, contract=(0, 0))
+            dw[0] += dot(matrix(lhs[...], x.dtype), rhs, contract=(0, 0))
 
     narrow = plan.narrow_block(features)
     inputs = {
@@ -295,126 +308,6 @@ def unsupported(x_shape, x_dtype, features: int, spec: Spec) -> str | None:
 def _check(dtype) -> None:
     if dtype not in (jnp.bfloat16, jnp.float32):
         raise InputError(unsupported((1, 1, 1, 1), dtype, 1, Spec(((0, 0),))))
-
-
-def has_prologue(spec: Spec, scale, offset) -> bool:
-    """Whether anything happens to x before the shift."""
-    return spec.prologue_relu or scale is not None or offset is not None
-
-
-def _store_rows(ring, first, x, window: Window, prologue) -> None:
-    """Puts an arrived block [rows, columns, phases, images, channels] into the ring."""
-    for row in range(x.shape[0]):
-        for phase in range(x.shape[2]):
-            for columns in _chunks(x.shape[1], _COLUMNS):
-                pixels = prologue(x[row, columns.start : columns.stop, phase])
-                to = pl.ds(window.left + columns.start, len(columns))
-                ring[first + row, phase, to] = to_words(pixels)
-
-
-def _expand_rows(expand, ring, first, x, window: Window, prologue) -> None:
-    """The same of the block's pointwise convolution."""
-    height, width, phases, images, _ = x.shape
-    for rows in _chunks(height, PRODUCT_ROWS // (width * phases * images)):
-        pixels = x[rows.start : rows.stop].reshape(-1, x.shape[-1])
-        # Rounded as between two convolutions.
-        product = _dot(pixels, expand[...]).astype(x.dtype)
-        words = to_words(prologue(product)).reshape(len(rows), width, phases, -1, ring.shape[-1])
-        for row in rows:
-            for phase in range(phases):
-                to = pl.ds(window.left, width)
-                ring[first + row, phase, to] = words[row - rows.start, :, phase]
-
-
-def _prologue(refs, spec: Spec, x):
-    """Scale, offset and ReLU, in float32 and rounded once."""
-    if not has_prologue(spec, refs.get("scale"), refs.get("offset")):
-        return x
-    wide = x.astype(jnp.float32)
-    wide = wide * refs["scale"][...] if "scale" in refs else wide
-    wide = wide + refs["offset"][...] if "offset" in refs else wide
-    wide = jnp.maximum(wide, 0) if spec.prologue_relu else wide
-    return wide.astype(x.dtype)
-
-
-def _through_prologue(refs, spec: Spec, gradient, at: tuple):
-    """The cotangent [columns, images, lanes] before the prologue; adds to the sums."""
-    x, lanes = refs["x"][at].astype(jnp.float32), at[-1]
-    scale = refs["scale"][:, lanes] if "scale" in refs else None
-    masked = gradient.astype(jnp.float32)
-    if spec.prologue_relu:
-        before = x if scale is None else x * scale
-        before = before + refs["offset"][:, lanes] if "offset" in refs else before
-        masked = jnp.where(before > 0, masked, 0.0)
-    if "sums" in refs:
-        _accumulate(refs["sums"], 0, masked, lanes)
-        _accumulate(refs["sums"], 1, masked * x, lanes)
-    return (masked if scale is None else masked * scale).astype(gradient.dtype)
-
-
-def _gather(lhs, ring, selector, plan: Plan, ring_row) -> None:
-    """Writes the shifted and strided tile [rows, columns, images, channels] to `lhs`."""
-    for row in range(plan.rows):
-        for tile in plan.problem.lane_tiles:
-            sources = [plan.problem.gathered(offset, row) for offset in tile.offsets]
-            lanes = slice(tile.start, tile.stop)
-            read = partial(_read, ring, ring_row, plan.gather_window, lanes)
-            for columns in _chunks(plan.problem.out_width, _COLUMNS):
-                lhs[row, columns.start : columns.stop, :, lanes] = _select(
-                    read, selector[:, lanes], sources, columns
-                )
-
-
-def _read(ring, ring_row, window: Window, lanes: slice, source, columns: range):
-    """What one source has for these output columns: a shift is an address."""
-    if source is None:
-        return jnp.zeros((len(columns), ring.shape[3], lanes.stop - lanes.start), ring.dtype)
-    start = window.left + source.column + columns.start
-    return ring[ring_row(source.row), source.plane, pl.ds(start, len(columns)), :, lanes]
-
-
-def _select(read, selector, sources, columns: range):
-    """Returns [columns, images, lanes]: each channel from its own source, or zero."""
-    first = None if None in sources else sources[0]
-    result = read(first, columns)
-    for index, source in enumerate(sources):
-        if source != first:
-            result = jnp.where((selector == index)[None], read(source, columns), result)
-    return result
-
-
-def _dot(a, b, contract: tuple[int, int] = (1, 0)):
-    """Matrix product in float32; of float32 operands with all their bits."""
-    return lax.dot_general(
-        a,
-        b,
-        (((contract[0],), (contract[1],)), ((), ())),
-        precision=lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _matrix(words, dtype):
-    """Words [..., images, channels] as a matrix of pixels and channels."""
-    return from_words(words.reshape(-1, words.shape[-1]), dtype)
-
-
-def _accumulate(sums, index: int, values, lanes: slice = slice(None)) -> None:
-    """Adds [..., n] to the eight partial sums of each channel: no sum crosses a register."""
-    sums[0, index, :, lanes] += values.reshape(-1, 8, values.shape[-1]).sum(0)
-
-
-def _without_padding(y, stream: Stream, batch: int):
-    """Zero for the images that fill up the last block."""
-    block, _ = stream.leaving(pl.program_id(0), pl.program_id(1))
-    images = y.shape[-2]
-    image = block * images + lax.broadcasted_iota(jnp.int32, (images, 1), 0)
-    return jnp.where(image < batch, y, 0.0)
-
-
-def _chunks(size: int, step: int) -> list[range]:
-    step = max(step, 1)
-    return [range(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def _flops(plan: Plan, channels: int, features: int) -> int:
