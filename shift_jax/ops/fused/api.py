@@ -107,8 +107,8 @@ def shift_conv(
 
     Returns:
       y [..., ceil(H/s), ceil(W/s), N] in the common dtype of `x` and `w`; with `statistics`
-      (y, (sum, sum of squares)), both (N,) over all other axes, in float32 or wider and of y
-      before it is rounded.
+      (y, (sum, sum of squares)), both (N,) over all other axes, in float32 or wider. The kernels
+      take them before y is rounded.
 
     Raises:
       InputError: shapes that do not fit, an invalid shift, stride or implementation; and when it
@@ -230,11 +230,14 @@ def _fused_forward(spec, implementation, x, w, bias, scale, offset, residual, _)
     before_residual = y
     if spec.relu == "before_residual":
         wide = y.astype(jnp.promote_types(y.dtype, jnp.float32)) + residual
-        y, sums = wide.astype(y.dtype), xla.sums_of(wide) if spec.statistics else None
+        y = wide.astype(y.dtype)
+        sums = xla.sums_of(y) if spec.statistics else None
     # Scalars say which of bias and residual there are.
     given = [None if array is None else jnp.zeros((), array.dtype) for array in (bias, residual)]
     sign = None if spec.relu == "none" else before_residual
-    kept = (x, w, scale, offset, given, sign, y if spec.statistics else None)
+    # Without the barrier XLA keeps the product that y was rounded from, in float32, as well.
+    summed = lax.optimization_barrier(y) if spec.statistics else None
+    kept = (x, w, scale, offset, given, sign, summed)
     return (y, sums), kept
 
 

@@ -69,9 +69,9 @@ def forward(
     Returns:
       y [B, ⌈H/s⌉, ⌈W/s⌉, N] and, if the spec wants them, its float32 sums (2, N); else None.
     """
-    _check(x.dtype)
     batch, height, width, _ = x.shape
     channels, features = w.shape
+    _check((batch, height, width, channels), x.dtype, features, spec)
     problem = Problem.of(height, width, spec.offsets, spec.stride)
     if problem.is_padded and has_prologue(spec, scale, offset):
         x, scale, offset, spec = tpu_strips.prologue_outside(x, scale, offset, spec, expand)
@@ -164,8 +164,8 @@ def input_gradient(
     Returns:
       dx [B, H, W, C], and the float32 (C,) gradients of `scale` and `offset` or None.
     """
-    _check(dy.dtype)
     batch, features, channels = dy.shape[0], dy.shape[3], w.shape[0]
+    _check((batch, *size, channels), dy.dtype, features, spec)
     problem, stride = Problem.of(*size, spec.offsets, spec.stride), spec.stride
     call = partial(input_gradient, cores=cores, interpret=interpret)
     if problem.is_padded and has_prologue(spec, scale, offset):
@@ -245,9 +245,9 @@ def weight_gradient(
 
     Arguments as in `forward` and `input_gradient`.
     """
-    _check(x.dtype)
     batch, height, width, channels = x.shape
     features = dy.shape[3]
+    _check(x.shape, x.dtype, features, spec)
     problem = Problem.of(height, width, spec.offsets, spec.stride)
     if problem.is_padded and has_prologue(spec, scale, offset):
         x, scale, offset, spec = tpu_strips.prologue_outside(x, scale, offset, spec)
@@ -291,23 +291,30 @@ def weight_gradient(
 
 def unsupported(x_shape, x_dtype, features: int, spec: Spec) -> str | None:
     """Returns one sentence why the kernels cannot do this, or None."""
-    if x_dtype not in (jnp.bfloat16, jnp.float32):
+    dtype = jnp.dtype(x_dtype)
+    if dtype not in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)):
         return (
-            f"implementation 'pallas_tpu' takes bfloat16 and float32, not "
-            f"{jnp.dtype(x_dtype).name}: use None or 'xla'."
+            f"implementation 'pallas_tpu' takes bfloat16 and float32, not {dtype.name}: use None "
+            "or 'xla'."
         )
-    problem = Problem.of(x_shape[1], spec.stride, spec.offsets, spec.stride)
-    if make_plan(x_shape[0], problem, features, jnp.dtype(x_dtype).itemsize, 4) is None:
-        return (
-            f"implementation 'pallas_tpu' keeps a column of pixels on the chip, where "
-            f"{len(spec.offsets)} and {features} channels are too many: use None or 'xla'."
-        )
-    return None
+    batch, height, width, channels = x_shape
+    while True:
+        problem = Problem.of(height, width, spec.offsets, spec.stride)
+        if make_plan(batch, problem, features, dtype.itemsize, wide_buffers=4):
+            return None
+        half = tpu_strips.halved(width, spec)
+        if half == width:
+            return (
+                f"implementation 'pallas_tpu' keeps rows of {width} pixels with {channels} and "
+                f"{features} channels on the chip, which are too many: use None or 'xla'."
+            )
+        width = half
 
 
-def _check(dtype) -> None:
-    if dtype not in (jnp.bfloat16, jnp.float32):
-        raise InputError(unsupported((1, 1, 1, 1), dtype, 1, Spec(((0, 0),))))
+def _check(x_shape, dtype, features: int, spec: Spec) -> None:
+    reason = unsupported(x_shape, dtype, features, spec)
+    if reason:
+        raise InputError(reason)
 
 
 def _flops(plan: Plan, channels: int, features: int) -> int:

@@ -1,7 +1,8 @@
 """What the TPU kernels leave to XLA: images too wide for the chip, and sizes the stride splits.
 
 A too wide image is cut into strips of columns with a halo, each of which is an image to the
-kernels. Wide means more than about 226 columns of 256 bfloat16 channels.
+kernels. Wide means more than about 226 columns of 256 bfloat16 channels. Their statistics are those
+of the rounded y.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from shift_jax.ops.fused.spec import Spec
-from shift_jax.ops.fused.xla import pointwise
+from shift_jax.ops.fused.xla import pointwise, sums_of
 
 
 def prologue_outside(x, scale, offset, spec: Spec, expand=None):
@@ -51,8 +52,7 @@ def forward(call, x, w, bias, scale, offset, residual, expand, spec: Spec):
     y = jnp.concatenate(parts, axis=2)
     if not spec.statistics:
         return y, None
-    wide = y.astype(jnp.float32)
-    return y, jnp.stack([wide.sum((0, 1, 2)), (wide * wide).sum((0, 1, 2))])
+    return y, sums_of(y)
 
 
 def input_gradient(call, dy, w, x, scale, offset, spec: Spec, size):
@@ -82,6 +82,11 @@ def weight_gradient(call, x, dy, scale, offset, spec: Spec):
     return total
 
 
+def halved(width: int, spec: Spec) -> int:
+    """How many columns the wider half of an image is read with."""
+    return max(strip.read.stop - strip.read.start for strip in _halves(width, spec))
+
+
 class _Strip:
     """Columns start:stop of the wide side, multiples of the stride, and the halo around them.
 
@@ -92,7 +97,8 @@ class _Strip:
 
     def __init__(self, start: int, stop: int, width: int, spec: Spec):
         stride = spec.stride
-        halo = -(-max(abs(dx) for _, dx in spec.offsets) // stride) * stride
+        inside = [abs(dx) for _, dx in spec.offsets if abs(dx) < width]
+        halo = -(-max(inside, default=0) // stride) * stride
         first, last = max(start - halo, 0), min(stop + halo, width)
         self.read = slice(first, last)
         self.read_out = slice(first // stride, -(-last // stride))

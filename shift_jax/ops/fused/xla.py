@@ -38,7 +38,7 @@ def forward(
     """
     x = x if expand is None else pointwise(x, expand, x.dtype)
     wide = _at_least_float32(x)
-    has_epilogue = bias is not None or residual is not None or spec.statistics
+    has_epilogue = bias is not None or residual is not None
     # Only an epilogue needs the float32 accumulator itself. Without one the product is rounded
     # once on the way out, and its gradient's products keep 16-bit operands.
     y = pointwise(_shifted(x, scale, offset, spec), w, wide if has_epilogue else x.dtype)
@@ -46,11 +46,16 @@ def forward(
     y = jax.nn.relu(y) if spec.relu == "before_residual" else y
     y = y if residual is None else y + residual
     y = jax.nn.relu(y) if spec.relu == "last" else y
-    return y.astype(x.dtype), sums_of(y) if spec.statistics else None
+    y = y.astype(x.dtype)
+    return y, sums_of(y) if spec.statistics else None
 
 
 def sums_of(y: Array) -> Array:
-    """The sum and the sum of squares [2, N] of [B, Ho, Wo, N], in float32 or wider."""
+    """The sum and the sum of squares [2, N] of [B, Ho, Wo, N], in float32 or wider.
+
+    Of the rounded array: XLA sums that in passing, and would write an unrounded one to memory.
+    """
+    y = y.astype(_at_least_float32(y))
     return jnp.stack([jnp.sum(y, axis=(0, 1, 2)), jnp.sum(jnp.square(y), axis=(0, 1, 2))])
 
 
