@@ -1,8 +1,8 @@
 """What the TPU kernels leave to XLA: images too wide for the chip, and sizes the stride splits.
 
 A too wide image is cut into strips of columns with a halo, each of which is an image to the
-kernels. Wide means more than about 226 columns of 256 bfloat16 channels. Their statistics are those
-of the rounded y.
+kernels. Wide means more than 150 to 240 columns of 256 bfloat16 channels, by the kernel size and
+the operation. Their statistics are those of the rounded y.
 """
 
 from __future__ import annotations
