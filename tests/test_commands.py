@@ -94,6 +94,7 @@ def test_a_dataset_that_is_not_prepared(tmp_path):
     assert "Traceback" not in result.stderr and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     command = [*TRAIN, *SMALL, f"--workdir={tmp_path}"]
     process = subprocess.Popen(
@@ -148,6 +149,7 @@ def test_help_lists_the_flags():
     assert "--workdir" in result.stdout and "Trains what a config describes" in result.stdout
 
 
+@pytest.mark.slow
 def test_cifar100_smoke_run_on_the_real_images(shared_data, tmp_path):
     result = run(
         "train.py",

@@ -35,7 +35,9 @@ def assert_identical(first, second):
         assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize(("stop_at", "workers"), [(5, 0), (7, 2)])
+@pytest.mark.parametrize(
+    ("stop_at", "workers"), [(5, 0), pytest.param(7, 2, marks=pytest.mark.slow)]
+)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     tiny_config, tmp_path, devices, stop_at, workers
 ):
@@ -84,6 +86,7 @@ def test_the_network_learns_and_the_run_leaves_what_it_should(tiny_config, tmp_p
     assert set(variables) == {"params", "batch_stats"}
 
 
+@pytest.mark.slow
 def test_bfloat16_and_cosine_train_too(tiny_config, tmp_path):
     tiny_config.model.dtype = "bfloat16"
     tiny_config.schedule.name = "cosine"
