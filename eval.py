@@ -20,6 +20,8 @@ _SPLIT = flags.DEFINE_string("split", None, "Split to evaluate; default: the con
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is; default: the config's.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file; default: metrics.json in the workdir.")
 
+cli.define_process_flags()
+
 
 def main() -> None:
     from shift_jax.training.evaluation import evaluate_and_report

@@ -18,6 +18,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, perhaps 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; one that holds a run resumes.")
 flags.mark_flags_as_required(["config", "workdir"])
 
+cli.define_process_flags()
+
 
 def main() -> None:
     from shift_jax.training.loop import train

@@ -30,11 +30,16 @@ def classification() -> ConfigDict:
     config.data.num_workers = 0  # Processes that decode images; 0 uses threads of this one.
 
     config.batch_size = 128  # Of all devices together.
+    config.accumulation_steps = 1  # Parts that each batch is computed in, to need less memory.
     config.eval_batch_size = 512
     config.epochs = 1.0
     config.eval_every_epochs = 1.0  # Evaluation and a checkpoint; both also after the last step.
     config.log_every_steps = 50
+    config.checkpoint_every_steps = 0  # More checkpoints between evaluations; 0 for none.
     config.label_smoothing = 0.0
+    config.mixup_alpha = 0.0  # Of the Beta distribution that mixes pairs of images; 0 for none.
+    config.ema_decay = 0.0  # Of a moving average of the weights, which is evaluated; 0 for none.
+    config.fsdp = 1  # Devices that share one copy of weights and optimizer state; -1 for all.
 
     config.schedule = ConfigDict()  # See shift_jax.training.optimizer.make_schedule.
     config.schedule.name = "step"

@@ -2,6 +2,7 @@
 
 from shift_jax.ops.fused.api import (
     Implementation,
+    batch_axes,
     chosen_implementation,
     implementation,
     shift_conv,
@@ -12,6 +13,7 @@ from shift_jax.ops.shift import shift
 __all__ = [
     "Implementation",
     "Order",
+    "batch_axes",
     "chosen_implementation",
     "implementation",
     "shift",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,11 @@ class Classification:
         if not 0 <= config.label_smoothing < 1:
             raise InputError(
                 f"label_smoothing is {config.label_smoothing}, expected 0 or a fraction below 1."
+            )
+        if not 0 <= config.mixup_alpha < math.inf:
+            raise InputError(
+                f"mixup_alpha is {config.mixup_alpha}, expected a number such as 0.2, or 0 for no "
+                "mixing."
             )
         self.config = config
         self.eval_batch_size = config.eval_batch_size
@@ -157,9 +163,16 @@ class Classification:
         return self.model.apply(variables, self.normalize(images), train=False)
 
     def loss(self, variables: dict, batch: dict, rng: jax.Array):
+        """Returns what `Task.loss` says; with MixUp, top-1 is against the unmixed labels."""
+        images = self.normalize(batch["image"])
+        mix = None
+        if self.config.mixup_alpha:
+            mix_rng, rng = jax.random.split(rng)
+            mix = mixup(mix_rng, self.config.mixup_alpha)
+            images = mix(images)
         logits, mutated = self.model.apply(
             variables,
-            self.normalize(batch["image"]),
+            images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": rng},
@@ -167,6 +180,8 @@ class Classification:
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), self.config.label_smoothing
         )
+        if mix is not None:
+            targets = mix(targets)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         top1 = (logits.argmax(-1) == batch["label"]).mean()
         return loss, (mutated.get("batch_stats", {}), {"top1": top1})
@@ -193,6 +208,21 @@ class Classification:
             "top5": sums["top5"] / examples,
             "examples": int(examples),
         }
+
+
+def mixup(rng: jax.Array, alpha: float) -> Callable[[jax.Array], jax.Array]:
+    """Returns what mixes each example with its neighbour (Zhang et al., "mixup", ICLR 2018).
+
+    It takes and returns float [B, ...]: images, or the probabilities that are their targets.
+
+    Args:
+      rng: draws one share for the whole batch.
+      alpha: above 0; the share of the example itself is of Beta(alpha, alpha), made at least 1/2,
+        which changes the distribution of the mixtures in nothing.
+    """
+    share = jax.random.beta(rng, alpha, alpha)
+    share = jnp.maximum(share, 1 - share)
+    return lambda x: share * x + (1 - share) * jnp.roll(x, 1, axis=0)
 
 
 def _in_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from shift_jax.errors import InputError
+from shift_jax.training.workdir import replace_file
 
 
 class DamagedError(InputError):
@@ -52,10 +53,9 @@ def as_items(state: Any, config: dict, metrics: dict[str, float]) -> ocp.args.Co
             f"The configuration cannot be stored in a checkpoint ({error}); use only dicts, "
             "lists, strings, numbers, booleans and None."
         ) from error
-    signed = {"checksum": _json_checksum(manifest), "content": manifest}
     return ocp.args.Composite(
         state=ocp.args.PyTreeSave(unflatten_dict(arrays, sep="/")),
-        manifest=ocp.args.JsonSave(signed),
+        manifest=ocp.args.JsonSave(_signed(manifest)),
     )
 
 
@@ -71,6 +71,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if checksum != _json_checksum(manifest):
         raise DamagedError(folder, "its manifest does not match its checksum")
     return manifest
+
+
+def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
+    """Puts the metrics into the manifest of a complete checkpoint; raises `DamagedError`."""
+    signed = _signed(read_manifest(folder) | {"metrics": metrics})
+    path = folder / "manifest" / "metadata"
+    replace_file(path.with_name(path.name + ".partial"), path, json.dumps(signed))
 
 
 def read_state(folder: Path, abstract_state: Any) -> Any:
@@ -96,17 +103,19 @@ def read_state(folder: Path, abstract_state: Any) -> Any:
 def restore_variables(path: str | PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns `({"params": ..., "batch_stats": ...}, config)` of one checkpoint.
 
-    The variables are nested dicts of numpy arrays, whatever devices saved them. `path` is the
-    folder of one step, such as `runs/x/checkpoints/1200`; raises `InputError` if it is not, or
-    if it is damaged.
+    The variables are nested dicts of numpy arrays, whatever devices saved them; the parameters are
+    the averaged ones if the run had an average. `path` is the folder of one step, such as
+    `runs/x/checkpoints/1200`; raises `InputError` if it is not, or if it is damaged.
     """
     folder = Path(path).absolute()
-    variables = {"params": {}, "batch_stats": {}}
     manifest = read_manifest(folder)
-    names = [name for name in manifest["tensors"] if name.split("/")[0] in variables]
+    tensors = manifest["tensors"]
+    params = "ema" if any(name.startswith("ema/") for name in tensors) else "params"
+    names = [name for name in tensors if name.split("/")[0] in (params, "batch_stats")]
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    arrays = _read_arrays(folder, manifest, dict.fromkeys(names, as_numpy))
-    return variables | unflatten_dict(arrays, sep="/"), manifest["config"]
+    arrays = unflatten_dict(_read_arrays(folder, manifest, dict.fromkeys(names, as_numpy)), sep="/")
+    variables = {"params": arrays.get(params, {}), "batch_stats": arrays.get("batch_stats", {})}
+    return variables, manifest["config"]
 
 
 def _read_arrays(folder: Path, manifest: Mapping, wanted: Mapping[str, ocp.RestoreArgs]) -> dict:
@@ -139,6 +148,10 @@ def _is_key(leaf: Any) -> bool:
 def _describe(leaf: Any) -> str:
     """Returns the type and shape of an array, abstract or not, such as `float32[3,4]`."""
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _signed(manifest: Mapping) -> dict[str, Any]:
+    return {"checksum": _json_checksum(manifest), "content": manifest}
 
 
 def _json_checksum(content: Any) -> int:

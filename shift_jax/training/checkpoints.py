@@ -24,6 +24,7 @@ from shift_jax.training.checkpoint_files import (
     read_manifest,
     read_state,
     restore_variables,
+    write_metrics,
 )
 
 __all__ = ["Checkpoints", "find_checkpoint", "restore_variables"]
@@ -89,15 +90,32 @@ class Checkpoints(contextlib.AbstractContextManager):
                 f"Step {step} cannot be saved in {self._directory}: step {latest} is there, and "
                 "steps must increase; continue from that step or use another directory."
             )
-        metrics = {name: float(value) for name, value in (metrics or {}).items()}
-        if metrics and self._best_metric not in metrics:
-            raise InputError(
-                f"Checkpoints are ranked by {self._best_metric!r}, which is not among the metrics "
-                f"{', '.join(metrics)}.{did_you_mean(self._best_metric, metrics)}"
-            )
+        metrics = self._ranked(metrics) if metrics else {}
         items = as_items(state, config, metrics)
         self._policy.values[step] = metrics.get(self._best_metric, math.nan)
         self._manager.save(step, args=items, force=True)
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Gives a checkpoint that was saved without metrics those that rank it; waits for its save.
+
+        Raises `InputError` if there is no such checkpoint, or if the ranking metric is not among
+        the metrics.
+        """
+        self.wait()
+        metrics = self._ranked(metrics)
+        if jax.process_index() == 0:
+            write_metrics(self._directory / str(step), metrics)
+        self._policy.values[step] = metrics[self._best_metric]
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Returns the metrics of a checkpoint, empty if it was saved without and got none since."""
+        self.wait()
+        return read_manifest(self._directory / str(step))["metrics"]
+
+    def delete(self, step: int) -> None:
+        """Removes a checkpoint."""
+        self.wait()
+        self._manager.delete(step)
 
     def steps(self) -> list[int]:
         """Returns the steps that are completely saved, ascending; waits for a running save."""
@@ -166,6 +184,14 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _ranked(self, metrics: dict[str, float]) -> dict[str, float]:
+        if self._best_metric not in metrics:
+            raise InputError(
+                f"Checkpoints are ranked by {self._best_metric!r}, which is not among the metrics "
+                f"{', '.join(metrics)}.{did_you_mean(self._best_metric, metrics)}"
+            )
+        return {name: float(value) for name, value in metrics.items()}
 
     def _set_aside(self, damaged: dict[int, str], used: int) -> None:
         """Moves the damaged steps away; called once every process is done reading them."""

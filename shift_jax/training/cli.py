@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from logging import Formatter
 
@@ -19,13 +22,18 @@ from shift_jax.training.workdir import flatten
 
 USAGE_STATUS = 2
 
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES)
+# Seconds in which the watch over the other processes finds the cause of an exception.
+_PEERS_VERDICT = 30
+
 
 def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     """Parses the flags, calls `main` and returns the exit status.
 
-    0 when all went well; 2 after bad input, told on stderr in one sentence; 128 + signal after a
-    stop that saved, or when nobody reads what is printed any more. Any other exception is a bug
-    and keeps its stack trace.
+    0 when all went well; 1 when a disk failed or is full and 2 after bad input, told on stderr in
+    one sentence; 75 when another process of the run is gone; 128 + signal after a stop that saved,
+    or when nobody reads what is printed any more. Any other exception is a bug and keeps its stack
+    trace.
     """
     # Before TensorFlow, which TensorBoard's writer needs, is imported; it only writes files here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,6 +46,55 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     handler.addFilter(lambda record: "OpenCV" not in record.getMessage())
     try:
         _parse_flags(list(sys.argv if argv is None else argv))
+        if "coordinator_address" in flags.FLAGS:
+            return _run_with_others(main)
+        return _run(main)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_STATUS
+
+
+def define_process_flags() -> None:
+    """Defines the flags of a command that may run as several processes."""
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ("auto", "always", "never"),
+        "Whether this process is one of several: auto asks the three flags below and what SLURM, "
+        "Open MPI, TPU pods and JAX_COORDINATOR_ADDRESS say; always lets JAX find the others.",
+    )
+    flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same for all.")
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
+
+
+def _run_with_others(main: Callable[[], object]) -> int:
+    """Runs `main` as one of the processes that the flags and the environment tell of."""
+    from shift_jax.training.peers import end_process
+    from shift_jax.training.processes import join_from_flags
+
+    peers = join_from_flags()
+    if peers is None:
+        return _run(main)
+    status = 1
+    try:
+        status = _run(main)
+    except Exception:
+        # A collective operation fails when a peer is gone; the watch then tells so and ends us.
+        if not peers.lost.wait(_PEERS_VERDICT):
+            traceback.print_exc()
+        else:
+            threading.Event().wait()
+    if status in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+        peers.leave()
+        return status
+    # At once: JAX would wait for the others, who wait for this one.
+    end_process(status)
+    return status
+
+
+def _run(main: Callable[[], object]) -> int:
+    try:
         main()
         sys.stdout.flush()
     except BrokenPipeError:  # As by `| head`, which has read enough.
@@ -47,6 +104,16 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRORS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"error: Writing{where} failed ({error.strerror}): make room or choose another place; "
+            "the same command goes on from the newest checkpoint.",
+            file=sys.stderr,
+        )
+        return 1
     except StoppedError as stop:
         print(stop, file=sys.stderr)
         return stop.exit_status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,12 +16,23 @@ from shift_jax.errors import InputError
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.checkpoints import find_checkpoint, restore_variables
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
+from shift_jax.training.processes import is_first
 from shift_jax.training.step import make_eval_step
+from shift_jax.training.stopping import StopRequest
 from shift_jax.training.workdir import read_config, write_json
 
 
+class EvaluationStoppedError(Exception):
+    """The run was asked to stop during an evaluation."""
+
+
 def evaluate(
-    task: Task, variables: dict, split: str, eval_step: Callable, mesh: Mesh
+    task: Task,
+    variables: dict,
+    split: str,
+    eval_step: Callable,
+    mesh: Mesh,
+    stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """Returns the task's metrics over one whole split.
 
@@ -30,24 +42,32 @@ def evaluate(
       split: name of the split.
       eval_step: from `make_eval_step`.
       mesh: the devices.
+      stop: looked at after each batch.
 
     Raises:
       InputError: the split cannot be read.
+      EvaluationStoppedError: `stop` was asked for.
     """
     # The last batch is padded anyway, so all of them may as well divide over the devices.
     batch_size = math.ceil(task.eval_batch_size / mesh.size) * mesh.size
     sums: dict[str, float] = defaultdict(float)
 
     def add(batch_sums) -> None:
+        if stop is not None:
+            batch_sums = stop.listen(batch_sums)
+            if stop.is_agreed:
+                raise EvaluationStoppedError
         # As Python floats: float32 cannot count past 2^24 examples.
         for key, value in batch_sums.items():
             sums[key] += float(value)
 
     running: dict = {}
-    for batch in to_devices(task.eval_batches(split, batch_size), mesh):
-        finished, running = running, eval_step(variables, batch)
-        add(finished)
-    add(running)
+    with contextlib.closing(task.eval_batches(split, batch_size)) as batches:
+        marked = batches if stop is None else stop.mark(batches)
+        for batch in to_devices(marked, mesh):
+            finished, running = running, eval_step(variables, batch)
+            add(finished)
+        add(running)
     return task.summarize(sums)
 
 
@@ -115,13 +135,15 @@ def evaluate_and_report(
     trained = TrainedModel(path, data_dir)
     split = split or trained.task.eval_split
     metrics = trained.evaluate(split)
+    record = {**metrics, "split": split, "checkpoint": str(path)}
+    if not is_first():
+        return record
     for key, value in metrics.items():
         name = key.replace("top", "top-")
         if key in trained.task.fractions:
             print(f"{split} {name} {100 * value:.2f} %")
         else:
             print(f"{split} {name} {value:,.6g}")
-    record = {**metrics, "split": split, "checkpoint": str(path)}
     if output is None and path.parent.name != "checkpoints":
         raise InputError(f"{path} is not in the workdir of a run: say where to write by --output.")
     target = Path(output) if output else path.parent.parent / "metrics.json"

@@ -15,10 +15,11 @@ from jax.sharding import Mesh
 from shift_jax.errors import InputError, positive_int
 from shift_jax.tasks import Task, make_task
 from shift_jax.training.checkpoints import Checkpoints
-from shift_jax.training.evaluation import evaluate
+from shift_jax.training.evaluation import EvaluationStoppedError, evaluate
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import Pace, RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.processes import is_first
 from shift_jax.training.step import (
     TrainState,
     abstract_state,
@@ -27,7 +28,7 @@ from shift_jax.training.step import (
     make_train_step,
 )
 from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir
+from shift_jax.training.workdir import as_dict, claim_workdir, sole_owner
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -73,25 +74,34 @@ class _Trainer:
         _check_numbers(config)
         self.config = config
         self.workdir = workdir
-        self.mesh = make_mesh(devices)
+        self.mesh = make_mesh(devices, config.fsdp)
         self.task = make_task(config)
         self.task.check()
-        _check_batches(self.task, self.mesh)
+        _check_batches(self.task, self.mesh, config.accumulation_steps)
         steps_per_epoch = self.task.steps_per_epoch
         self.total_steps = math.ceil(config.epochs * steps_per_epoch)
         self.eval_every_steps = max(1, round(config.eval_every_epochs * steps_per_epoch))
         self.schedule = make_schedule(config.schedule, steps_per_epoch, self.total_steps)
         self.optimizer = make_optimizer(config.optimizer, self.schedule, steps_per_epoch)
-        self.train_step = make_train_step(self.task, self.optimizer, self.mesh)
+        self.train_step = make_train_step(
+            self.task,
+            self.optimizer,
+            self.mesh,
+            accumulation_steps=config.accumulation_steps,
+            ema_decay=config.ema_decay,
+        )
         self.eval_step = make_eval_step(self.task, self.mesh)
+        self.stop = StopRequest()
 
     def run(self, should_stop: Callable[[int], bool]) -> dict[str, float]:
         setup = (self.task, self.optimizer, self.config.seed, self.mesh)
-        template = abstract_state(*setup)
+        template = abstract_state(*setup, ema=bool(self.config.ema_decay))
         # Only now, when all that can be checked is: a mistake shall not claim the folder.
-        claim_workdir(self.workdir, as_dict(self.config))
+        if is_first():
+            claim_workdir(self.workdir, as_dict(self.config))
         with (
-            StopRequest() as stop,
+            self.stop,
+            sole_owner(self.workdir) if is_first() else contextlib.nullcontext(),
             Checkpoints(
                 self.workdir / "checkpoints",
                 keep_latest=self.config.keep_latest,
@@ -100,20 +110,28 @@ class _Trainer:
             ) as checkpoints,
         ):
             restored = checkpoints.restore_latest(template)
-            state, start_step = restored if restored else (init_state(*setup), 0)
+            if restored:
+                state, start_step = restored
+            else:
+                state = init_state(*setup, ema=bool(self.config.ema_decay))
+                start_step = 0
             if start_step > self.total_steps:
                 raise InputError(
                     f"{self.workdir} is trained to step {start_step}, beyond this run's "
                     f"{self.total_steps} steps: its dataset was larger; choose another --workdir."
                 )
-            log = self._open_log(start_step)
+            evaluating = self._is_evaluated(start_step) and not checkpoints.metrics(start_step)
+            log = self._open_log(start_step, evaluating)
             try:
-                log.say(self._opening(template, start_step))
-                if start_step == self.total_steps:
-                    metrics = self._evaluate(state)
+                log.say(self._opening(template, start_step, evaluating))
+                if evaluating:
+                    metrics = self._evaluate_saved(start_step, state, checkpoints, log)
+                elif start_step == self.total_steps:
+                    metrics = self._evaluate(start_step, state)
                     log.show_evaluation(start_step, self.task.eval_split, metrics)
+                if start_step == self.total_steps:
                     return metrics
-                return self._steps(state, start_step, checkpoints, log, stop, should_stop)
+                return self._steps(state, start_step, checkpoints, log, should_stop)
             except DivergedError as error:
                 last = checkpoints.latest_step
                 kept = "no checkpoint was saved before"
@@ -132,46 +150,79 @@ class _Trainer:
         start_step: int,
         checkpoints: Checkpoints,
         log: RunLog,
-        stop: StopRequest,
         should_stop: Callable[[int], bool],
     ) -> dict[str, float]:
-        watch = _Watch(log)
+        watch = _Watch(log, self.stop)
         pace = Pace()
         with contextlib.closing(self.task.train_batches(start_step)) as host_batches:
-            batches = to_devices(host_batches, self.mesh)
+            batches = to_devices(self.stop.mark(host_batches), self.mesh)
             for step in range(start_step + 1, self.total_steps + 1):
+                # A signal may have come while all this was being made or restored.
+                if step == start_step + 1 and self.stop.is_agreed:
+                    raise StoppedError(start_step, self.stop.signal)
                 batch = next(batches)
                 state, step_metrics = self.train_step(state, batch)
                 watch.push(step, step_metrics)
                 pace.step(images=len(next(iter(batch.values()))))
-                is_last = step == self.total_steps
-                stopping = stop.requested or should_stop(step)
-                evaluating = is_last or step % self.eval_every_steps == 0
-                if evaluating or stopping or step % self.config.log_every_steps == 0:
+                stopping = self.stop.is_agreed or should_stop(step)
+                evaluating = self._is_evaluated(step)
+                saving = evaluating or stopping or self._is_saved(step)
+                if saving or step % self.config.log_every_steps == 0:
                     log.report(
                         step,
                         watch.means()
                         | {"learning_rate": float(self.schedule(step - 1))}
                         | pace.report(steps_left=self.total_steps - step),
                     )
-                if evaluating:
-                    metrics = self._evaluate(state)
-                    _check_finite(metrics, f"of {self.task.eval_split} after step {step}")
-                    log.evaluation(step, self.task.eval_split, metrics)
-                    checkpoints.save(step, state, config=as_dict(self.config), metrics=metrics)
-                    pace.pause()
-                elif stopping:
+                if saving:
+                    # Before the evaluation, which may be long: nothing shall be lost by it.
                     checkpoints.save(step, state, config=as_dict(self.config))
-                if stopping and not is_last:
+                    pace.pause()
+                if stopping and not (evaluating and step == self.total_steps):
                     checkpoints.wait()
-                    raise StoppedError(step, stop.signal)
+                    raise StoppedError(step, self.stop.signal)
+                if evaluating:
+                    metrics = self._evaluate_saved(step, state, checkpoints, log)
         return metrics
 
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return evaluate(self.task, variables, self.task.eval_split, self.eval_step, self.mesh)
+    def _is_evaluated(self, step: int) -> bool:
+        return step == self.total_steps or (step > 0 and step % self.eval_every_steps == 0)
 
-    def _open_log(self, start_step: int) -> RunLog:
+    def _is_saved(self, step: int) -> bool:
+        every = self.config.checkpoint_every_steps
+        return every > 0 and step % every == 0
+
+    def _evaluate_saved(
+        self, step: int, state: TrainState, checkpoints: Checkpoints, log: RunLog
+    ) -> dict[str, float]:
+        """Evaluates what is saved at `step` and completes its checkpoint by the metrics.
+
+        A run that is stopped or killed before that evaluates again when it resumes.
+        """
+        metrics = self._evaluate(step, state)
+        try:
+            _check_finite(metrics, f"of {self.task.eval_split} after step {step}")
+        except DivergedError:
+            checkpoints.delete(step)
+            raise
+        log.evaluation(step, self.task.eval_split, metrics)
+        checkpoints.add_metrics(step, metrics)
+        return metrics
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        try:
+            return evaluate(
+                self.task,
+                state.evaluation_variables(),
+                self.task.eval_split,
+                self.eval_step,
+                self.mesh,
+                self.stop,
+            )
+        except EvaluationStoppedError:
+            raise StoppedError(step, self.stop.signal) from None
+
+    def _open_log(self, start_step: int, evaluate_again: bool) -> RunLog:
         return RunLog(
             self.workdir,
             start_step=start_step,
@@ -179,10 +230,12 @@ class _Trainer:
             steps_per_epoch=self.task.steps_per_epoch,
             fractions=self.task.fractions,
             tensorboard=self.config.tensorboard,
+            evaluate_again=evaluate_again,
+            silent=not is_first(),
         )
 
-    def _opening(self, template: TrainState, start_step: int) -> str:
-        if start_step == self.total_steps:
+    def _opening(self, template: TrainState, start_step: int, evaluating: bool) -> str:
+        if start_step == self.total_steps and not evaluating:
             return (
                 f"{self.workdir} is trained to its last step, {start_step}; evaluating it again. "
                 "Delete the folder to train anew."
@@ -200,8 +253,9 @@ class _Trainer:
 class _Watch:
     """Collects the steps' metrics a little late, and stops the run when one is not finite."""
 
-    def __init__(self, log: RunLog):
+    def __init__(self, log: RunLog, stop: StopRequest):
         self._log = log
+        self._stop = stop
         self._coming: collections.deque = collections.deque()
         self._since_means: list[dict[str, float]] = []
 
@@ -220,6 +274,7 @@ class _Watch:
 
     def _take(self) -> None:
         step, metrics = self._coming.popleft()
+        metrics = self._stop.listen(metrics)
         values = {key: float(value) for key, value in metrics.items()}
         self._log.train_step(step, values)
         self._since_means.append(values)
@@ -233,8 +288,21 @@ def _check_finite(metrics: dict[str, float], where: str) -> None:
 
 
 def _check_numbers(config: ConfigDict) -> None:
-    for field in ("batch_size", "eval_batch_size", "log_every_steps", "keep_latest"):
+    for field in (
+        *("batch_size", "eval_batch_size", "log_every_steps", "keep_latest"),
+        "accumulation_steps",
+    ):
         positive_int(field, config[field])
+    if config.checkpoint_every_steps < 0:
+        raise InputError(
+            f"checkpoint_every_steps is {config.checkpoint_every_steps}, expected a number of "
+            "steps, or 0 for checkpoints at evaluations only."
+        )
+    if not 0 <= config.ema_decay < 1:
+        raise InputError(
+            f"ema_decay is {config.ema_decay}, expected a fraction such as 0.9999, or 0 for no "
+            "average."
+        )
     for field in ("epochs", "eval_every_epochs"):
         if not 0 < config[field] < math.inf:
             raise InputError(f"{field} is {config[field]}, expected a number above 0.")
@@ -242,16 +310,19 @@ def _check_numbers(config: ConfigDict) -> None:
         raise InputError(f"seed is {config.seed}, expected an integer from 0 to 2**32 - 1.")
 
 
-def _check_batches(task: Task, mesh: Mesh) -> None:
+def _check_batches(task: Task, mesh: Mesh, accumulation_steps: int) -> None:
     """Raises InputError when a training batch cannot be split evenly over the mesh."""
+    parts = mesh.size * accumulation_steps
+    over = f"{mesh.size} devices"
+    if accumulation_steps > 1:
+        over += f" and {accumulation_steps} accumulation_steps"
     for size in task.batch_sizes:
-        if size % mesh.size:
+        if size % parts:
             is_whole = size == max(task.batch_sizes)
             what = "The training batch" if is_whole else "The last training batch of an epoch"
-            advice = f"set batch_size to a multiple of {mesh.size}"
+            advice = f"set batch_size to a multiple of {parts}"
             if not is_whole:
                 advice = "set data.drop_remainder=True or another batch_size"
             raise InputError(
-                f"{what} has {size} examples, which do not divide evenly over {mesh.size} "
-                f"devices: {advice}."
+                f"{what} has {size} examples, which do not divide evenly over {over}: {advice}."
             )

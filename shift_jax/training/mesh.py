@@ -1,32 +1,79 @@
-"""The devices of a run as a mesh, and batches laid over it."""
+"""The devices of a run as a mesh, and how batches and the train state lie on it."""
 
 from __future__ import annotations
 
 import collections
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from shift_jax.errors import InputError
+
+BATCH_AXES = ("data", "fsdp")
+"""The axes of the mesh; a batch is split over both."""
+
 # Batches on their way to the devices while these compute.
 _BATCHES_AHEAD = 2
 
+# Smaller arrays are copied to each device: their parts would save less than they cost to gather.
+_SMALLEST_SHARDED_ELEMENTS = 2**14
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with the one axis "data" over `devices`, by default all there are."""
-    return Mesh(np.asarray(devices if devices is not None else jax.devices()), ("data",))
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
+    """Returns a mesh with the axes "data" and "fsdp" over `devices`, by default all there are.
+
+    Args:
+      devices: the devices, those of one process beside each other.
+      fsdp: how many devices share one copy of the train state; -1 for all.
+
+    Raises:
+      InputError: the devices cannot be split into groups of `fsdp`.
+    """
+    devices = np.asarray(devices if devices is not None else jax.devices())
+    if fsdp == -1:
+        fsdp = devices.size
+    if fsdp < 1 or devices.size % fsdp:
+        raise InputError(
+            f"fsdp is {fsdp}, expected a divisor of the number of devices, {devices.size}, or -1 "
+            "for all of them."
+        )
+    return Mesh(devices.reshape(-1, fsdp), BATCH_AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of parameters: a copy on each device."""
+    """The sharding of small things: a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: split along its first axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def of_state(mesh: Mesh, state: Any) -> Any:
+    """The shardings of parameters, optimizer state and averages, a pytree like `state`.
+
+    Each larger array is split along its longest axis that the mesh's "fsdp" axis divides, as in
+    ZeRO-3 (Rajbhandari et al. 2020); a mesh with one device there has copies.
+
+    Args:
+      mesh: the devices.
+      state: pytree of arrays or of `jax.ShapeDtypeStruct`.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def sharding(leaf) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
+        if parts == 1 or leaf.size < _SMALLEST_SHARDED_ELEMENTS or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(sharding, state)
 
 
 def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:

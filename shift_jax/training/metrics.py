@@ -95,6 +95,8 @@ class RunLog:
       steps_per_epoch: to show the epoch.
       fractions: names of the metrics shown as percentages.
       tensorboard: whether to write TensorBoard event files.
+      evaluate_again: whether the evaluation of `start_step` comes again, so that it is dropped.
+      silent: tell nothing, because another process of the run does.
     """
 
     def __init__(
@@ -106,10 +108,15 @@ class RunLog:
         steps_per_epoch: int,
         fractions: Collection[str],
         tensorboard: bool,
+        evaluate_again: bool = False,
+        silent: bool = False,
     ):
-        self._history = History(workdir, start_step)
-        self._console = Console(total_steps, start_step, steps_per_epoch, fractions)
+        self._silent = silent
         self._tensorboard = None
+        if silent:
+            return
+        self._history = History(workdir, start_step, evaluate_again=evaluate_again)
+        self._console = Console(total_steps, start_step, steps_per_epoch, fractions)
         if tensorboard:
             # Here, because it imports TensorFlow, which takes seconds.
             from clu import metric_writers
@@ -119,11 +126,15 @@ class RunLog:
 
     def train_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records one step's metrics; `report` writes them out."""
+        if self._silent:
+            return
         self._history.add(step, "train", **metrics)
         self._console.advance(step)
 
     def report(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the state of training."""
+        if self._silent:
+            return
         self._console.report(step, scalars)
         if self._tensorboard:
             self._tensorboard.write_scalars(step, {f"train/{k}": v for k, v in scalars.items()})
@@ -131,10 +142,14 @@ class RunLog:
 
     def show_evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Shows the metrics of a whole split."""
+        if self._silent:
+            return
         self._console.write_line(step, metrics, prefix=f"{split} ")
 
     def evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Shows and records the metrics of a whole split."""
+        if self._silent:
+            return
         self.show_evaluation(step, split, metrics)
         if self._tensorboard:
             self._tensorboard.write_scalars(step, {f"{split}/{k}": v for k, v in metrics.items()})
@@ -143,10 +158,14 @@ class RunLog:
 
     def say(self, sentence: str) -> None:
         """Prints a sentence."""
+        if self._silent:
+            return
         self._console.say(sentence)
 
     def close(self) -> None:
         """Writes everything out."""
+        if self._silent:
+            return
         self._history.flush()
         self._console.close()
         if self._tensorboard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import flax.struct
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from shift_jax.training.mesh import over_batch, replicated
+from shift_jax.ops import batch_axes
+from shift_jax.training.mesh import BATCH_AXES, of_state, over_batch, replicated
 
 Metrics = dict[str, jax.Array]
 
@@ -25,6 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: BatchNorm's running statistics.
       opt_state: the optimizer's state.
       rng: typed PRNG key, constant; each step folds its number in.
+      ema: exponential moving average of `params`; empty in runs without one.
     """
 
     step: jax.Array
@@ -32,6 +35,11 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: optax.OptState
     rng: jax.Array
+    ema: Any
+
+    def evaluation_variables(self) -> dict:
+        """What the network is evaluated with: the averaged parameters where there are some."""
+        return {"params": self.ema or self.params, "batch_stats": self.batch_stats}
 
 
 class Learner(Protocol):
@@ -47,23 +55,36 @@ class Learner(Protocol):
 
 
 def init_state(
-    learner: Learner, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    *,
+    ema: bool = False,
 ) -> TrainState:
-    """Returns the state of step 0, replicated over the mesh."""
-    return jax.jit(_initializer(learner, optimizer, seed), out_shardings=replicated(mesh))()
+    """Returns the state of step 0, laid over the mesh."""
+    initializer = _initializer(learner, optimizer, seed, ema)
+    return jax.jit(initializer, out_shardings=of_state(mesh, jax.eval_shape(initializer)))()
 
 
 def abstract_state(
-    learner: Learner, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    *,
+    ema: bool = False,
 ) -> TrainState:
     """Returns the shapes, types and shardings of the state, without computing it."""
+    state = jax.eval_shape(_initializer(learner, optimizer, seed, ema))
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(_initializer(learner, optimizer, seed)),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        of_state(mesh, state),
     )
 
 
-def _initializer(learner, optimizer, seed) -> Callable[[], TrainState]:
+def _initializer(learner, optimizer, seed, ema) -> Callable[[], TrainState]:
     def init() -> TrainState:
         init_rng, train_rng = jax.random.split(jax.random.key(seed))
         variables = learner.init(init_rng)
@@ -73,51 +94,125 @@ def _initializer(learner, optimizer, seed) -> Callable[[], TrainState]:
             batch_stats=variables.get("batch_stats", {}),
             opt_state=optimizer.init(variables["params"]),
             rng=train_rng,
+            ema=variables["params"] if ema else {},
         )
 
     return init
 
 
 def make_train_step(
-    learner: Learner, optimizer: optax.GradientTransformation, mesh: Mesh
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulation_steps: int = 1,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """Returns the jitted update of one batch sharded over the mesh; it donates the state.
 
     The metrics are the task's own with "loss" and "gradient_norm" (before clipping) added, all
-    scalars of the global batch.
+    scalars of the global batch. A batch's "stop", bool [B], comes back as the metric "stop",
+    whether any is true: so all processes hear of one's wish at the same step.
+
+    Args:
+      learner: the task.
+      optimizer: what turns gradients into updates.
+      mesh: the devices.
+      accumulation_steps: parts that a batch is computed in, one after the other, to need less
+        memory: part i of n is the rows i, i + n, i + 2n, … of the batch. Gradients and metrics are
+        the means over the parts; BatchNorm sees one part at a time.
+      ema_decay: d of the moving average d · ema + (1 - d) · params, in the first steps
+        (1 + step) / (10 + step) if that is less; 0 for none.
     """
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
+        batch = dict(batch)
+        stop = batch.pop("stop", None)
         rng = jax.random.fold_in(state.rng, state.step)
+        with batch_axes(*BATCH_AXES):
+            gradients, batch_stats, metrics = _gradients(
+                learner, state, batch, rng, accumulation_steps
+            )
+        # So that each device gets its part of the sum, and not all of it.
+        gradients = _laid_over(mesh, gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        if stop is not None:
+            metrics["stop"] = stop.any()
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=_moved_average(state, params, ema_decay) if ema_decay else {},
+        )
+        return _laid_over(mesh, state), jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
+    return jax.jit(train_step, in_shardings=(None, over_batch(mesh)), donate_argnums=0)
+
+
+def _laid_over(mesh: Mesh, state: Any) -> Any:
+    return jax.lax.with_sharding_constraint(state, of_state(mesh, state))
+
+
+def _gradients(
+    learner: Learner, state: TrainState, batch: dict, rng: jax.Array, parts: int
+) -> tuple[Any, Any, Metrics]:
+    """Returns the mean gradients, the new batch_stats and the mean metrics of a batch."""
+
+    def of_part(batch_stats, batch, rng):
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            return learner.loss(variables, batch, rng)
+            return learner.loss({"params": params, "batch_stats": batch_stats}, batch, rng)
 
         (loss, (batch_stats, metrics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, {"loss": loss, "gradient_norm": optax.tree.norm(gradients), **metrics}
+        return (gradients, {"loss": loss, **metrics}), batch_stats
 
-    return jax.jit(
-        train_step,
-        in_shardings=(replicated(mesh), over_batch(mesh)),
-        out_shardings=replicated(mesh),
-        donate_argnums=0,
+    if parts == 1:
+        (gradients, metrics), batch_stats = of_part(state.batch_stats, batch, rng)
+        return gradients, batch_stats, metrics
+
+    # Of each device's rows every n-th one: then no row has to move to another device.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]), batch)
+
+    def add_part(carry, index):
+        sums, batch_stats = carry
+        part = jax.tree.map(partial(jax.lax.dynamic_index_in_dim, index=index, axis=1), split)
+        part = jax.tree.map(lambda x: x.squeeze(1), part)
+        results, batch_stats = of_part(batch_stats, part, jax.random.fold_in(rng, index))
+        return (jax.tree.map(jnp.add, sums, results), batch_stats), None
+
+    first = jax.tree.map(lambda x: x[:, 0], split)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(of_part, state.batch_stats, first, rng)[0],
     )
+    (sums, batch_stats), _ = jax.lax.scan(
+        add_part, (zeros, state.batch_stats), jnp.arange(parts, dtype=jnp.int32)
+    )
+    gradients, metrics = jax.tree.map(lambda x: x / parts, sums)
+    return gradients, batch_stats, metrics
+
+
+def _moved_average(state: TrainState, params: Any, decay: float) -> Any:
+    # A young average would for long remember the random initialisation.
+    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema, params)
 
 
 def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metrics]:
-    """Returns the jitted (variables, batch) → sums over the examples of one global batch."""
-    return jax.jit(
-        learner.evaluation_sums,
-        in_shardings=(replicated(mesh), over_batch(mesh)),
-        out_shardings=replicated(mesh),
-    )
+    """Returns the jitted (variables, batch) → sums over the examples of one global batch.
+
+    Like the train step's, a batch's "stop" comes back as whether any is true.
+    """
+
+    def eval_step(variables: dict, batch: dict) -> Metrics:
+        batch = dict(batch)
+        stop = batch.pop("stop", None)
+        with batch_axes(*BATCH_AXES):
+            sums = learner.evaluation_sums(variables, batch)
+        return sums if stop is None else {**sums, "stop": stop.any()}
+
+    return jax.jit(eval_step, in_shardings=(None, over_batch(mesh)), out_shardings=replicated(mesh))

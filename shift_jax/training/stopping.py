@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
 
 
 class StoppedError(Exception):
-    """The run stopped before its end, after saving a checkpoint.
+    """The run stopped before its end, with its checkpoint saved.
 
     Attributes:
       step: number of steps taken and saved.
@@ -16,9 +20,9 @@ class StoppedError(Exception):
 
     def __init__(self, step: int, signal_number: int | None):
         by = f" by {signal.Signals(signal_number).name}" if signal_number else ""
+        saved = "with its checkpoint saved" if step else "before there was anything to save"
         super().__init__(
-            f"Stopped{by} at step {step} with its checkpoint saved; the same command goes on "
-            "from there."
+            f"Stopped{by} at step {step} {saved}; the same command goes on from there."
         )
         self.step = step
         self.exit_status = 128 + (signal_number or signal.SIGTERM)
@@ -30,20 +34,38 @@ class StopRequest:
     A second signal acts as it would have without this. In a thread other than the main one, where
     Python allows no handlers, nothing is caught.
 
+    Several processes must stop at the same step, whichever of them was asked. `mark` puts each
+    one's wish into its batches, and the compiled steps return whether any has it.
+
     Attributes:
       signal: number of the signal that came, or None.
+      is_agreed: whether the run shall stop: at once in a run of one process, else when a step has
+        told all processes so.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self):
         self.signal: int | None = None
+        self._heard = False
         self._previous: dict[int, object] = {}
 
     @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
+    def is_agreed(self) -> bool:
+        return self._heard if jax.process_count() > 1 else self.signal is not None
+
+    def mark(self, batches: Iterable[dict]) -> Iterator[dict]:
+        """Yields the batches, in a run of several processes with "stop", bool [B], added."""
+        for batch in batches:
+            if jax.process_count() > 1:
+                size = len(next(iter(batch.values())))
+                batch = batch | {"stop": np.full(size, self.signal is not None)}
+            yield batch
+
+    def listen(self, values: dict) -> dict:
+        """Takes "stop" out of what a step returned, and remembers it; returns the rest."""
+        self._heard |= bool(values.get("stop", False))
+        return {key: value for key, value in values.items() if key != "stop"}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

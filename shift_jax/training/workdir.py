@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,8 @@ _FREE_FIELDS = (
     "keep_latest",
     "keep_best",
     "tensorboard",
+    "fsdp",
+    "checkpoint_every_steps",
 )
 
 
@@ -71,6 +77,41 @@ def claim_workdir(workdir: Path, config: dict) -> None:
         )
 
 
+@contextlib.contextmanager
+def sole_owner(workdir: Path) -> Iterator[None]:
+    """A context in which no other process may write into `workdir`.
+
+    The lock is the system's and ends with the process, however it ends; nothing has to be removed
+    after a crash.
+
+    Raises:
+      InputError: another process has it.
+    """
+    path = workdir / "lock"
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise InputError(
+            f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(
+                f"The workdir {workdir} is in use by {owner}: wait until that run ends, stop it, "
+                "or choose another --workdir."
+            ) from None
+        except OSError:
+            pass  # A file system without locks.
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
 def read_config(workdir: Path) -> dict:
     """Returns the config that a workdir belongs to.
 
@@ -95,7 +136,15 @@ def read_config(workdir: Path) -> dict:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that `path` is either the old file or the whole new one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    replace_file(partial, path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def replace_file(partial: Path, path: Path, text: str) -> None:
+    """Puts `text` into `path` by way of `partial`, on the disk before it takes the name."""
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
@@ -120,14 +169,19 @@ class History:
     Args:
       workdir: the run's folder.
       start_step: drop the lines of later steps.
+      evaluate_again: drop the evaluation of `start_step` too.
     """
 
-    def __init__(self, workdir: Path, start_step: int):
+    def __init__(self, workdir: Path, start_step: int, *, evaluate_again: bool = False):
         self._path = workdir / "history.jsonl"
-        kept = [record for record in read_history(workdir) if record["step"] <= start_step]
+        kept = [
+            record
+            for record in read_history(workdir)
+            if record["step"] < start_step
+            or (record["step"] == start_step and not (evaluate_again and record["kind"] == "eval"))
+        ]
         partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, self._path)
+        replace_file(partial, self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._pending: list[str] = []
 
     def add(self, step: int, kind: str, **values: Any) -> None:
@@ -138,6 +192,8 @@ class History:
         """Appends the recorded lines to the file."""
         with self._path.open("a") as file:
             file.write("".join(self._pending))
+            file.flush()
+            os.fsync(file.fileno())
         self._pending.clear()
 
 

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shift_jax.errors import InputError
-from shift_jax.ops import implementation, shift_conv
+from shift_jax.ops import batch_axes, implementation, shift_conv
 from shift_jax.ops.fused import call, choices, xla
 from shift_jax.ops.fused.spec import Spec
 
@@ -367,6 +367,22 @@ def test_a_mesh_of_several_axes_is_left_to_xla_unless_named(kernel, table):
     )
     assert kernel.ran
     assert_trees_close(compiled(arguments), jax.grad(loss)(arrays(16)))
+
+
+def test_a_mesh_of_several_axes_has_kernels_where_the_batch_is_said_to_lie(kernel, table):
+    mesh = Mesh(np.asarray(jax.devices()).reshape(4, 2), ("data", "fsdp"))
+    both = PartitionSpec(("data", "fsdp"))
+    with batch_axes("data", "fsdp"):
+        compiled, arguments = sharded_gradients(mesh, both)
+    assert kernel.ran
+    assert_trees_close(compiled(arguments), jax.grad(loss)(arrays(16)))
+    text = compiled.as_text()
+    assert "all-gather" not in text and "all-to-all" not in text
+    with batch_axes("data"):
+        compiled, arguments = sharded_gradients(mesh, PartitionSpec("data"))
+    assert_trees_close(compiled(arguments), jax.grad(loss)(arrays(16)))
+    with batch_axes("datta"), pytest.raises(InputError, match="the mesh has no axis 'datta'"):
+        sharded_gradients(mesh, both, implementation="pallas_tpu")
 
 
 def test_a_batch_that_does_not_split_is_left_to_xla_or_refused_by_name(kernel, table):

@@ -80,6 +80,7 @@ def test_the_network_learns_and_the_run_leaves_what_it_should(tiny_config, tmp_p
         "checkpoints",
         "config.json",
         "history.jsonl",
+        "lock",
     ]
     variables, config = restore_variables(tmp_path / "checkpoints" / "64")
     assert config == json.loads((tmp_path / "config.json").read_text())

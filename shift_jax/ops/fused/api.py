@@ -14,7 +14,7 @@ from jax import lax
 
 from shift_jax.errors import InputError, did_you_mean, positive_int
 from shift_jax.ops.fused import xla
-from shift_jax.ops.fused.call import KERNELS, call
+from shift_jax.ops.fused.call import BATCH_AXES, KERNELS, call
 from shift_jax.ops.fused.spec import Relu, Spec
 from shift_jax.ops.offsets import Order, resolve_offsets
 
@@ -44,6 +44,18 @@ def implementation(name: Implementation | None) -> AbstractContextManager[Any]:
     """
     _check_implementation(name)
     return _forced(name)
+
+
+def batch_axes(*names: str) -> AbstractContextManager[Any]:
+    """A context that tells every `shift_conv` which axes of the mesh split the batch.
+
+        with shift_jax.ops.batch_axes("data", "fsdp"):
+            loss, gradients = jax.value_and_grad(loss_fn)(params, batch)
+
+    A kernel has to be told how arrays lie on a mesh of several axes, and is not taken by itself
+    where it was not. Axes not named hold copies.
+    """
+    return BATCH_AXES(names)
 
 
 def chosen_implementation(argument: Implementation | None) -> Implementation | None:
@@ -84,7 +96,8 @@ def shift_conv(
     refused by JAX and needs "xla".
 
     On several devices a kernel splits the batch over all of them: the arrays of the jit around it
-    need a sharding over a mesh. None takes a kernel only if the mesh has one axis.
+    need a sharding over a mesh. None takes a kernel only if the mesh has one axis, or if
+    `batch_axes` says which of its axes split the batch.
 
     Args:
       x: [..., H, W, C].

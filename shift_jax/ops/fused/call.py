@@ -12,6 +12,7 @@ inside a `jax.shard_map` that splits the batch over the mesh of the jitted argum
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,6 +45,9 @@ _TPU_CORES = {"TPU v4": 2, "TPU v5": 2}
 INTERPRET = jax.make_user_context(None)
 """For tests: a context in which named kernels run on any platform, with this `interpret`."""
 
+BATCH_AXES = jax.make_user_context(None)
+"""A context that names the axes of the mesh over which batches are split; None does not."""
+
 
 # Which arguments of each operation have a batch axis.
 _OPERATIONS = {
@@ -59,6 +63,7 @@ class _Call:
     """The static half of one call: `_OPERATIONS[operation]` of arrays, some of them None.
 
     `tree` has None where an array is missing. `size` is (H, W) for the input gradient alone.
+    `batch_axes` are names of axes of the mesh, or None where nobody said.
     """
 
     operation: str
@@ -67,6 +72,7 @@ class _Call:
     implementation: str | None
     size: tuple[int, int] | None
     interpret: Any
+    batch_axes: tuple[str, ...] | None
 
     def run(self, name: str, *leaves, **device) -> tuple:
         """The implementation `name` of the present arrays; returns the present results.
@@ -130,7 +136,7 @@ def call(
       InputError: when it is lowered, if the implementation named cannot do it there.
     """
     leaves, tree = jax.tree.flatten(arrays)
-    static = _Call(operation, spec, tree, implementation, size, INTERPRET.value)
+    static = _Call(operation, spec, tree, implementation, size, INTERPRET.value, BATCH_AXES.value)
     results = _call_p.bind(*leaves, static=static)
     if operation == "forward":
         return results[0], results[1] if spec.statistics else None
@@ -250,8 +256,14 @@ def _resolve(static: _Call, platform: str, context, leaves):
     devices = _devices(context)
     name = static.implementation
     x_shape, dtype, features = static.shapes(leaves)
-    mesh, why_not = _mesh_to_map(context, devices, named=name is not None)
-    splits = 1 if mesh is None else mesh.size
+    mesh, why_not = _mesh_to_map(
+        context, devices, known=name is not None or static.batch_axes is not None
+    )
+    axes = () if mesh is None else static.batch_axes or mesh.axis_names
+    if missing := set(axes) - set(mesh.axis_names if mesh else ()):
+        why_not = f"the mesh has no axis {min(missing)!r}"
+        axes = ()
+    splits = math.prod(mesh.shape[axis] for axis in axes)
     if why_not is None and x_shape[0] % splits:
         why_not = f"a batch of {x_shape[0]} cannot be split over {splits} devices"
     local_shape = (x_shape[0] // splits, *x_shape[1:])
@@ -276,7 +288,7 @@ def _resolve(static: _Call, platform: str, context, leaves):
     function = partial(static.run, name)
     if name == "pallas_tpu" and devices and devices[0].device_kind in _TPU_CORES:
         function = partial(function, cores=_TPU_CORES[devices[0].device_kind])
-    return function if mesh is None else _mapped(function, static, mesh)
+    return function if mesh is None else _mapped(function, static, mesh, axes)
 
 
 def _devices(context) -> tuple:
@@ -291,8 +303,11 @@ def _runs(device: jax.Device, platform: str) -> bool:
     return device.platform == {"cuda": "gpu"}.get(platform, platform)
 
 
-def _mesh_to_map(context, devices, *, named: bool) -> tuple[Mesh | None, str | None]:
-    """The mesh to split the batch over, None for one device; and why a kernel cannot run."""
+def _mesh_to_map(context, devices, *, known: bool) -> tuple[Mesh | None, str | None]:
+    """The mesh to split the batch over, None for one device; and why a kernel cannot run.
+
+    `known` is whether the caller knows, or has decided, which of several axes split the batch.
+    """
     if hasattr(context, "manual_axes"):
         # Inside shard_map arrays are one device's.
         manual = set(context.manual_axes) | set(getattr(context.mesh, "manual_axes", ()))
@@ -305,20 +320,20 @@ def _mesh_to_map(context, devices, *, named: bool) -> tuple[Mesh | None, str | N
         return None, "it is compiled for several devices and no argument of the jit has a mesh"
     if set(abstract.axis_types) != {AxisType.Auto}:
         return None, "the mesh has axes that are not of the type Auto"
-    if not named and sum(size > 1 for size in abstract.axis_sizes) > 1:
+    if not known and sum(size > 1 for size in abstract.axis_sizes) > 1:
         # Arrays show their sharding only after this: which axis has the batch is not known.
         return None, "the mesh has several axes"
     return Mesh(np.asarray(devices).reshape(abstract.axis_sizes), abstract.axis_names), None
 
 
-def _mapped(function, static: _Call, mesh: Mesh):
+def _mapped(function, static: _Call, mesh: Mesh, axes: tuple[str, ...]):
     """`function` on each device's part of the batch; what has no batch axis is replicated."""
-    over_batch, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
+    over_batch, replicated = PartitionSpec(axes), PartitionSpec()
     with_batch = static.results_with_batch()
 
     def on_one_device(*leaves):
         return tuple(
-            result if batch else lax.psum(result, mesh.axis_names)
+            result if batch else lax.psum(result, axes)
             for result, batch in zip(function(*leaves), with_batch, strict=True)
         )
 

@@ -1,0 +1,158 @@
+"""The processes of one run watch each other: when one is gone, the others end with a sentence.
+
+A process that has lost a peer waits in a collective operation, for minutes or for ever, and JAX
+ends it without saying which peer it was. Here every process keeps a TCP connection to process 0.
+The system closes the connections of a process that was killed; of a machine that is gone, the
+heartbeats stay away.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+
+EXIT_STATUS = 75
+"""EX_TEMPFAIL of sysexits.h: starting again may help."""
+
+# Seconds. A machine that says nothing for this long is taken for dead.
+_SILENCE = 25.0
+_BEAT_EVERY = 5.0
+# For what the process itself has to say of the same trouble, which is nearer to the cause.
+_GRACE = 3.0
+
+_BEAT, _GOODBYE, _LOST = 0, 1, 2
+_MESSAGE = struct.Struct("!BI")  # What, and the number of a process.
+
+
+class Peers:
+    """Connections to the other processes of a run.
+
+    Args:
+      index: number of this process.
+      count: number of all.
+      server: for process 0, the listening socket; for the others (host, port) of it.
+      on_loss: called once, in a thread, with the number of a process that ended without a goodbye.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        count: int,
+        server: socket.socket | tuple[str, int],
+        on_loss: Callable[[int], object],
+    ):
+        self._index = index
+        self._on_loss = on_loss
+        self._lock = threading.Lock()
+        self._leaving = False
+        self.lost = threading.Event()
+        self._connections: dict[int, socket.socket] = {}
+        if index == 0:
+            self._start(self._accept, server, count - 1)
+        else:
+            connection = socket.create_connection(server, timeout=_SILENCE)
+            self._greet(connection)
+            self._add(0, connection)
+        self._start(self._beat)
+
+    def leave(self) -> None:
+        """Says goodbye: this process ends because all is done."""
+        with self._lock:
+            self._leaving = True
+        self._tell(_GOODBYE, self._index)
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.sendall(_MESSAGE.pack(_BEAT, self._index))
+
+    @staticmethod
+    def _start(function: Callable, *arguments) -> None:
+        threading.Thread(target=function, args=arguments, daemon=True).start()
+
+    def _accept(self, server: socket.socket, count: int) -> None:
+        with server:
+            for _ in range(count):
+                connection, _ = server.accept()
+                _, process = _receive(connection)
+                self._add(process, connection)
+
+    def _add(self, process: int, connection: socket.socket) -> None:
+        connection.settimeout(_SILENCE)
+        with self._lock:
+            self._connections[process] = connection
+        self._start(self._watch, process, connection)
+
+    def _watch(self, process: int, connection: socket.socket) -> None:
+        """Reads what a process says until it has said goodbye or is gone."""
+        try:
+            while True:
+                message, about = _receive(connection)
+                if message == _GOODBYE:
+                    return
+                if message == _LOST:
+                    self._lose(about)
+        except OSError:
+            self._lose(process)
+
+    def _lose(self, process: int) -> None:
+        with self._lock:
+            if self._leaving or self.lost.is_set():
+                return
+            self.lost.set()
+        if self._index == 0:
+            self._tell(_LOST, process)
+        self._on_loss(process)
+
+    def _beat(self) -> None:
+        while not self.lost.wait(_BEAT_EVERY):
+            self._tell(_BEAT, self._index)
+
+    def _tell(self, message: int, about: int) -> None:
+        with self._lock:
+            connections = list(self._connections.values())
+        for connection in connections:
+            try:
+                connection.sendall(_MESSAGE.pack(message, about))
+            except OSError:
+                continue  # The thread that reads from it notices.
+
+
+def _receive(connection: socket.socket) -> tuple[int, int]:
+    data = b""
+    while len(data) < _MESSAGE.size:
+        more = connection.recv(_MESSAGE.size - len(data))
+        if not more:
+            raise ConnectionError("closed")
+        data += more
+    return _MESSAGE.unpack(data)
+
+
+def end_process(status: int) -> None:
+    """Ends this process and its data workers at once, though threads wait for lost peers."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def end_after(index: int, count: int) -> Callable[[int], None]:
+    """Returns an `on_loss` that tells what happened on stderr and ends process `index`."""
+
+    def on_loss(process: int) -> None:
+        threading.Event().wait(_GRACE)
+        print(
+            f"error: Process {process} of this run's {count} ended or cannot be reached, so that "
+            f"process {index} cannot go on: start all of them again; the run resumes from its "
+            "newest checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        end_process(EXIT_STATUS)
+
+    return on_loss

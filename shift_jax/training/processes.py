@@ -1,0 +1,136 @@
+"""Several processes, on one host or many, as one run."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+
+from shift_jax.errors import InputError
+from shift_jax.training.peers import Peers, end_after
+
+# Seconds without a sign of life after which JAX's own service ends a run; `peers` is faster.
+_HEARTBEAT_TIMEOUT = 40
+_SHUTDOWN_TIMEOUT = 60
+
+
+def join_from_flags() -> Peers | None:
+    """Joins the run's other processes, if `cli`'s flags or the environment say there are some.
+
+    Returns:
+      The watch over the other processes, or None in a run of one.
+
+    Raises:
+      InputError: flags that do not fit together, or processes that cannot be reached.
+    """
+    values = flags.FLAGS
+    given = {
+        name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")
+    }
+    mode = values["distributed"].value
+    named = [name for name, value in given.items() if value is not None]
+    if mode == "never" or (mode == "auto" and not named and not _environment_has_several()):
+        if named:
+            raise InputError(f"--{named[0]} needs --distributed=auto or always, and not never.")
+        return None
+    if named and len(named) < len(given):
+        missing = next(name for name in given if name not in named)
+        raise InputError(
+            f"--{named[0]} was given without --{missing}: give --coordinator_address, "
+            "--num_processes and --process_id together, or none of them."
+        )
+    if named and not 0 <= given["process_id"] < given["num_processes"]:
+        raise InputError(
+            f"--process_id is {given['process_id']}, expected a number from 0 to "
+            f"{given['num_processes'] - 1}, one below --num_processes."
+        )
+    return join(**given)
+
+
+def join(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> Peers | None:
+    """Joins the run's other processes; call it before anything else of JAX.
+
+    Args:
+      coordinator_address: "HOST:PORT" of process 0; None lets JAX ask the environment.
+      num_processes: how many there are.
+      process_id: the number of this one.
+
+    Returns:
+      The watch over the others, None if there are none.
+
+    Raises:
+      InputError: the others cannot be reached.
+    """
+    # A notice of preemption is a SIGTERM, which StopRequest receives and the train step tells to
+    # all; JAX's own service would take the signal away from it.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The run's processes cannot find each other ({' '.join(str(error).split())}): give "
+            "--coordinator_address=HOST:PORT, --num_processes and --process_id, and start all."
+        ) from error
+    index, count = jax.process_index(), jax.process_count()
+    if count == 1:
+        return None
+    server = _listen() if index == 0 else None
+    host, port = _address(server, coordinator_address) if server else ("", 0)
+    message = np.zeros(256, np.uint8)
+    encoded = f"{host} {port}".encode()
+    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    told = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
+    host, _, port = told.partition(" ")
+    return Peers(index, count, server or (host, int(port)), end_after(index, count))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what a run writes once."""
+    return jax.process_index() == 0
+
+
+def _environment_has_several() -> bool:
+    """Whether a launcher says that it started several processes."""
+    several = any(
+        os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1
+        for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    )
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return (
+        several
+        or "," in hosts
+        or "JAX_COORDINATOR_ADDRESS" in os.environ
+        or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    )
+
+
+def _listen() -> socket.socket:
+    return socket.create_server(("", 0))
+
+
+def _address(server: socket.socket, coordinator_address: str | None) -> tuple[str, int]:
+    """(host, port) at which the other processes reach `server`."""
+    port = server.getsockname()[1]
+    if coordinator_address:
+        return coordinator_address.rpartition(":")[0], port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Sends nothing: the system only chooses the interface that leads outside.
+            probe.connect(("192.0.2.1", 9))
+            return probe.getsockname()[0], port
+        except OSError:
+            return socket.gethostname(), port
