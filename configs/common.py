@@ -1,8 +1,12 @@
 """Defaults that the experiments share; each field is explained here and nowhere else."""
 
-import ast
+import os
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
+
+from shift_jax.errors import InputError, did_you_mean, positive_int
+from shift_jax.models.arguments import literal
 
 
 def classification() -> ConfigDict:
@@ -66,7 +70,7 @@ def classification() -> ConfigDict:
 def parse_options(text: str) -> tuple[list[str], dict[str, object]]:
     """Splits "cifar100,shiftresnet20,expansion=3" into its words and its key=value pairs.
 
-    Values are read as Python literals where they are some, else as strings.
+    Values are Python literals or powers such as 0.5**0.5 where they are some, else strings.
     """
     words, pairs = [], {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -74,8 +78,92 @@ def parse_options(text: str) -> tuple[list[str], dict[str, object]]:
         if not equals:
             words.append(part)
             continue
-        try:
-            pairs[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pairs[key.strip()] = value
+        pairs[key.strip()] = literal(value)
     return words, pairs
+
+
+def imagenet(model: str, options: str = "", arguments: Sequence[str] = ()) -> ConfigDict:
+    """Returns ImageNet classification by the paper's recipe, or what the options make of it.
+
+    The paper gives 90 epochs, batches of 2048, learning rate 0.8 divided by 10 every 30 epochs, He
+    initialisation and Inception-style crops; momentum 0.9 and weight decay 1e-4 are ours.
+
+    Args:
+      model: one of shift_jax.list_models().
+      options: what follows the colon of --config, separated by commas:
+        batch_size=N: with the learning rate in proportion (0.1 for 256 images).
+        strong: 300 epochs of cosine decay after 5 of warm-up, with RandAugment, MixUp, label
+          smoothing and an average of the weights, in place of the paper's recipe and jitter.
+        smoke: twelve steps on a laptop: small random images in place of ImageNet, which
+          --config.data.name changes.
+      arguments: those of the network that are options too, such as "width".
+
+    Raises:
+      InputError: an option that does not exist, or a batch_size that is no number.
+    """
+    words, pairs = parse_options(options)
+    known = ("smoke", "strong", "batch_size", *arguments)
+    for name in (*words, *pairs):
+        if name not in known or (name in ("smoke", "strong")) != (name in words):
+            raise InputError(
+                f"The options {options!r} have {name!r}, expected strong, smoke or "
+                f"{', '.join(f'{key}=VALUE' for key in known[2:])}.{did_you_mean(name, known)}"
+            )
+
+    config = classification()
+    config.model.name = model
+    config.model.dtype = "bfloat16"
+    for key in arguments:
+        if key in pairs:
+            value = pairs[key]
+            # As a float, whose override may be a fraction: a field of a config keeps its type.
+            config.model[key] = float(value) if isinstance(value, int) else value
+
+    config.data.name = "imagenet2012"
+    config.data.eval_split = "validation"
+    config.data.image_size = 224
+    config.data.augmentation = "inception"
+    config.data.color_jitter = 0.4
+    config.data.eval_crop = 0.875
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.data.drop_remainder = True
+    config.data.max_unreadable_fraction = 0.001
+    config.data.num_workers = min(os.cpu_count() or 1, 32)
+
+    batch_size = positive_int(
+        "batch_size", pairs.get("batch_size", 16 if "smoke" in words else 2048)
+    )
+    config.batch_size = batch_size
+    config.epochs = 90.0
+    config.checkpoint_every_steps = 500
+    config.schedule.learning_rate = 0.8 * batch_size / 2048
+    config.schedule.boundaries_epochs = (30, 60)
+    config.optimizer.weight_decay = 1e-4
+
+    if "strong" in words:
+        config.epochs = 300.0
+        config.schedule.name = "cosine"
+        config.schedule.boundaries_epochs = ()
+        config.schedule.warmup_epochs = 5.0
+        config.optimizer.nesterov = True
+        config.optimizer.weight_decay = 5e-5
+        config.optimizer.weight_decay_on = "kernels"
+        config.data.color_jitter = 0.0
+        config.data.randaugment_num_ops = 2
+        config.data.randaugment_magnitude = 7
+        config.label_smoothing = 0.1
+        config.mixup_alpha = 0.2
+        config.ema_decay = 0.9999
+    if "smoke" in words:
+        config.model.dtype = "float32"
+        config.data.name = "synthetic"
+        config.data.train_split = f"train[:{12 * batch_size}]"
+        config.data.eval_split = "validation[:40]"
+        config.data.image_size = 64
+        config.data.num_workers = 0
+        config.eval_batch_size = batch_size
+        config.epochs = 1.0
+        config.checkpoint_every_steps = 5
+        config.log_every_steps = 4
+    return config

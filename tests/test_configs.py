@@ -1,10 +1,13 @@
 import importlib
 import math
 
+import numpy as np
 import pytest
 
 from configs import cifar, common
 from shift_jax.errors import InputError
+from shift_jax.models import create_model
+from shift_jax.training.optimizer import make_schedule
 from tests.conftest import REPOSITORY
 
 EXPERIMENTS = sorted(
@@ -46,3 +49,48 @@ def test_options_are_read_as_python_values():
 def test_options_without_dataset_and_model(options):
     with pytest.raises(InputError, match=r"expected cifar10 or cifar100, then a model"):
         cifar.get_config(options)
+
+
+IMAGENET = {
+    name: importlib.import_module(f"configs.{name}")
+    for name in ("shiftnet_a", "shiftnet_b", "shiftnet_c", "shiftresnet50", "resnet50")
+}
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_configs_are_the_papers_recipe(name):
+    config = IMAGENET[name].get_config()
+    assert config.model.name == name and config.model.initialization == "he"
+    assert (config.batch_size, config.epochs) == (2048, 90)
+    # Step by step, as it will be: 1,281,167 images make 625 whole batches.
+    rate = make_schedule(config.schedule, 625, 90 * 625)
+    rates = [float(rate(epoch * 625)) for epoch in (0, 29.9, 30.1, 59.9, 60.1, 89.9)]
+    np.testing.assert_allclose(rates, [0.8, 0.8, 0.08, 0.08, 0.008, 0.008], rtol=1e-5)
+    assert config.optimizer.momentum == 0.9 and config.optimizer.weight_decay == 1e-4
+    assert config.data.augmentation == "inception" and config.data.eval_crop == 0.875
+    assert create_model(name).num_classes == 1000
+
+
+def test_imagenet_options():
+    config = IMAGENET["resnet50"].get_config("width=0.5**0.5,batch_size=256")
+    assert config.model.width == pytest.approx(0.7071, abs=1e-4)
+    assert config.batch_size == 256 and config.schedule.learning_rate == pytest.approx(0.1)
+    strong = IMAGENET["shiftnet_a"].get_config("strong")
+    assert strong.mixup_alpha > 0 and strong.data.randaugment_num_ops > 0 and strong.ema_decay > 0
+    smoke = IMAGENET["shiftnet_a"].get_config("smoke,strong")
+    assert smoke.data.name == "synthetic" and smoke.mixup_alpha > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("stong", "have 'stong', expected strong, smoke or batch_size=VALUE.*mean 'strong'"),
+        ("strong=1", "have 'strong', expected"),
+        ("batch_size", "have 'batch_size', expected"),
+        ("batch_size=x", "batch_size is 'x', expected a positive integer"),
+        ("width=0.5", "have 'width', expected"),
+    ],
+)
+def test_wrong_imagenet_options(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        IMAGENET["shiftnet_a"].get_config(options)

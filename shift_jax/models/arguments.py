@@ -38,11 +38,11 @@ def split_arguments(
         elif key == "name":
             raise InputError("--name is no argument: the model's name stands alone.")
         else:
-            others[key] = _literal(value)
+            others[key] = literal(value)
     return names, own, others
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """A Python literal, a power of two numbers such as 0.5**0.5, or the text itself."""
     if text in ("true", "false"):  # As absl's flags are written.
         return text == "true"

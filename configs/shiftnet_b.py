@@ -1,0 +1,20 @@
+"""ShiftNet-B on ImageNet (Tables 6 and 7).
+
+    python train.py --config=configs/shiftnet_b.py --workdir=runs/shiftnet_b
+    python train.py --config=configs/shiftnet_b.py:batch_size=256 --workdir=runs/shiftnet_b
+    python train.py --config=configs/shiftnet_b.py:smoke --workdir=runs/smoke
+
+Options after the colon, separated by commas: batch_size=N, strong and smoke; configs/common.py
+explains them in `imagenet`.
+
+Reproduces: Table 7's ShiftNet-B.
+Expected: 61.2 / 83.6 % top-1 / top-5 in the paper; not run here yet.
+Size: 1,183,000 parameters, 371 M multiply-accumulates at 224×224 (1.1 M parameters in the paper).
+Cost: 56,250 steps of 2048 images.
+"""
+
+from configs import common
+
+
+def get_config(options=""):
+    return common.imagenet("shiftnet_b", options)
