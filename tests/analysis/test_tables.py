@@ -96,6 +96,7 @@ def tables(parts):
     return found
 
 
+@pytest.mark.slow
 def test_every_table_with_something_to_count(tables):
     assert list(tables) == [1, 2, 3, 4, 5, 6, 7, 9, 10]
 
@@ -105,6 +106,7 @@ def cifar_counts(row):
     return tuple(row[column] for column in columns)
 
 
+@pytest.mark.slow
 def test_table_5_has_every_count_and_agrees(tables):
     rows = {row["model"]: row for row in tables[5][0]}
     assert {name: cifar_counts(row) for name, row in rows.items()} == CIFAR
@@ -114,6 +116,7 @@ def test_table_5_has_every_count_and_agrees(tables):
             assert row["FLOPs agree"] in ("rounded", "truncated")
 
 
+@pytest.mark.slow
 def test_reduction_rates(tables):
     rows = {row["model"]: row for row in tables[5][1]}
     assert [name for name, row in rows.items() if row["params agree"] == "no"] == [
@@ -123,6 +126,7 @@ def test_reduction_rates(tables):
     assert "67 / 12" in rows["ShiftResNet20-1"]["note"]
 
 
+@pytest.mark.slow
 def test_reduced_resnets(tables):
     rows = {row["model"]: row for row in tables[5][2]}
     assert len(rows) == 18
@@ -137,6 +141,7 @@ def test_reduced_resnets(tables):
     assert rows["ResNet110-6, net-wise"]["paper's accuracy"] == "68.87%"
 
 
+@pytest.mark.slow
 def test_tables_1_2_and_4(tables):
     first, second = tables[1][0]
     assert cifar_counts(first) == CIFAR["ShiftResNet56-3"]
@@ -158,6 +163,7 @@ def test_tables_1_2_and_4(tables):
         assert (row["ShiftResNet-6 true MACs"], row["ResNet true MACs"]) == (shift[2], resnet[2])
 
 
+@pytest.mark.slow
 def test_other_networks(tables):
     rows = {(number, row["model"]): row for number in (3, 7, 9, 10) for row in tables[number][0]}
     assert set(rows) == set(OTHERS)
@@ -177,6 +183,7 @@ def test_other_networks(tables):
     }
 
 
+@pytest.mark.slow
 def test_table_6_is_what_shiftnet_a_has(tables):
     *rows, total = tables[6][0]
     assert [row["agrees"] for row in rows] == ["yes"] * 11

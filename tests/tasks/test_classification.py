@@ -6,6 +6,7 @@ import pytest
 from configs import common
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
+from shift_jax.tasks.classification import mixup
 
 
 @pytest.fixture
@@ -45,6 +46,32 @@ def test_loss_is_smoothed_cross_entropy_of_normalised_images(config, smoothing):
     assert loss == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-5)
     assert metrics["top1"] == (logits.argmax(1) == [3, 1, 5, 0]).mean()
     assert stats == {}
+
+
+def test_mixup_mixes_images_and_targets_alike(config):
+    config.mixup_alpha = 0.4
+    task = make_task(config)
+    task.model = Logits()
+    examples, key = batch([3, 1, 5, 0]), jax.random.key(3)
+    loss, (_, metrics) = task.loss({}, examples, key)
+
+    share = float(jax.random.beta(jax.random.split(key)[0], 0.4, 0.4))
+    share = max(share, 1 - share)
+    assert 0.5 < share < 0.99  # This key mixes.
+    pixels = (np.asarray(examples["image"], np.float64)[:, 0, :6, 0] / 255 - 0.3) / 0.2
+    logits = share * pixels + (1 - share) * pixels[[3, 0, 1, 2]]
+    targets = share * np.eye(6)[[3, 1, 5, 0]] + (1 - share) * np.eye(6)[[0, 3, 1, 5]]
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert loss == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-5)
+    assert metrics["top1"] == (logits.argmax(1) == [3, 1, 5, 0]).mean()
+
+
+def test_mixup_draws_from_the_beta_distribution():
+    ends = jnp.asarray([0.0, 1.0])
+    shares = [float(mixup(jax.random.key(i), 0.3)(ends)[1]) for i in range(400)]
+    assert min(shares) >= 0.5
+    # Of Beta(a, a) the variance is 1 / (4 (2a + 1)), and folding keeps squares around 1/2.
+    assert np.mean((np.asarray(shares) - 0.5) ** 2) == pytest.approx(1 / (4 * 1.6), rel=0.1)
 
 
 def test_masked_examples_do_not_count(config):
