@@ -21,16 +21,24 @@ def classification() -> ConfigDict:
     config.model.initialization = "he"  # Or "pytorch".
 
     config.data = ConfigDict()
-    config.data.name = ""  # "digits", "folder" or a TFDS dataset.
+    config.data.name = ""  # "digits", "folder", "synthetic" or a TFDS dataset.
     config.data.data_dir = ""  # Of TFDS or the folder; "" is TFDS's default.
     config.data.train_split = "train"
     config.data.eval_split = "test"
     config.data.image_size = 0  # Side in pixels to resize to; 0 leaves images as they are.
-    config.data.pad = 0  # Zero pixels on each side before the random crop.
-    config.data.flip = False  # Mirror half of the images.
+    config.data.eval_crop = 1.0  # Fraction of the shorter side kept at evaluation.
+    config.data.augmentation = "pad_crop_flip"  # Or "inception": a random resized crop.
+    config.data.flip = False  # Mirror half of the images, with either augmentation.
+    config.data.pad = 0  # pad_crop_flip: zero pixels on each side before the random crop.
+    config.data.crop_scale = (0.08, 1.0)  # inception: smallest and largest area of the crop.
+    config.data.crop_ratio = (3 / 4, 4 / 3)  # inception: smallest and largest width / height.
+    config.data.color_jitter = 0.0  # inception: of brightness, contrast and saturation, 0..1.
+    config.data.randaugment_num_ops = 0  # inception: RandAugment's N; 0 does without.
+    config.data.randaugment_magnitude = 9  # inception: RandAugment's M, 0..30.
     config.data.mean = (0.5,)  # Of the channels, for pixels in 0..1.
     config.data.std = (0.5,)
     config.data.drop_remainder = False  # Leave out the last, smaller batch of each epoch.
+    config.data.max_unreadable_fraction = 0.001  # More unreadable images stop the run.
     config.data.num_workers = 0  # Processes that decode images; 0 uses threads of this one.
 
     config.batch_size = 128  # Of all devices together.
@@ -123,6 +131,7 @@ def imagenet(model: str, options: str = "", arguments: Sequence[str] = ()) -> Co
     config.data.eval_split = "validation"
     config.data.image_size = 224
     config.data.augmentation = "inception"
+    config.data.flip = True
     config.data.color_jitter = 0.4
     config.data.eval_crop = 0.875
     config.data.mean = (0.485, 0.456, 0.406)

@@ -5,18 +5,26 @@
 
 A batch is a dict of NumPy arrays, and the batch of a given step is a pure function of
 (seed, step). This package knows nothing of models or of JAX devices, and importing it
-imports NumPy only; TFDS, scikit-learn, Pillow and Grain are imported on first use.
+imports NumPy only; TFDS, scikit-learn, Pillow, simplejpeg, OpenCV and Grain are imported on
+first use.
 """
 
 from shift_jax.data.batches import eval_batches, steps_per_epoch, train_batches
-from shift_jax.data.sources import Source, load_source
-from shift_jax.data.transforms import pad_crop_flip
+from shift_jax.data.inception import random_resized_crop
+from shift_jax.data.sources import EncodedSource, Source, load_source
+from shift_jax.data.transforms import Transform, pad_crop_flip
+from shift_jax.data.unreadable import UnreadableImage, check_max_unreadable_fraction
 
 __all__ = [
+    "EncodedSource",
     "Source",
+    "Transform",
+    "UnreadableImage",
+    "check_max_unreadable_fraction",
     "eval_batches",
     "load_source",
     "pad_crop_flip",
+    "random_resized_crop",
     "steps_per_epoch",
     "train_batches",
 ]

@@ -32,19 +32,22 @@ class DigitsSource:
         return {"image": self.images[index], "label": self.labels[index]}
 
 
-def load_digits(split: str, data_dir: str | None, image_size: int | None) -> DigitsSource:
+def load_digits(
+    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+) -> DigitsSource:
     """Opens the stratified "train" (1,437 images) or "test" (360) split.
 
     Args:
       split: "train" or "test".
       data_dir: Unused: the images are part of scikit-learn.
       image_size: None or 8, the size the digits have.
+      eval_crop: 1: digits fill their images.
 
     Returns:
       The source, its intensities 0..16 scaled to 0..255.
 
     Raises:
-      InputError: another split or size.
+      InputError: another split, size or crop.
     """
     del data_dir
     if split not in _SPLITS:
@@ -57,6 +60,8 @@ def load_digits(split: str, data_dir: str | None, image_size: int | None) -> Dig
             f"digits are 8x8 images and are not resized; set image_size to None or 8, "
             f"not {image_size!r}."
         )
+    if eval_crop != 1:
+        raise InputError(f"digits are not cropped; set eval_crop to 1, not {eval_crop!r}.")
     import sklearn.datasets
     import sklearn.model_selection
 

@@ -1,24 +1,32 @@
 """Images in class folders: `<data_dir>/<split>/<class>/<image>`."""
 
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
 
-from shift_jax.data.images import check_image_size, resize_and_centre_crop
+from shift_jax.data.images import EncodedImage, check_image_size
+from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError, did_you_mean
 
-_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
+_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
     """Image files, decoded to RGB when they are read. A `Source`."""
 
-    files: tuple[tuple[str, int], ...]
-    """(path, label) of every image."""
+    folder: str
+    """`<data_dir>/<split>`."""
+    file_names: np.ndarray
+    """Bytes [n], within their class folder: an array, since millions of strings are slow to send
+    to workers."""
+    labels: np.ndarray
+    """int32 [n]."""
     class_names: tuple[str, ...]
     image_size: int
+    eval_crop: float = 1.0
 
     @property
     def num_classes(self) -> int:
@@ -29,23 +37,48 @@ class FolderSource:
         return (self.image_size, self.image_size, 3)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict:
-        from PIL import Image
-
-        path, label = self.files[index]
+        example = self.encoded(index)
         try:
-            with Image.open(path) as file:
-                image = resize_and_centre_crop(file.convert("RGB"), self.image_size)
-        except OSError as error:
-            raise InputError(
-                f"{path} can not be read as an image ({error}); replace or remove the file."
-            ) from error
-        return {"image": np.asarray(image), "label": np.int32(label)}
+            image = example["image"].centre_crop(self.image_size, self.eval_crop)
+        except UndecodableError as error:
+            raise UnreadableImage(self.describe(index), str(error)) from error
+        return {"image": image, "label": example["label"]}
+
+    def encoded(self, index: int) -> dict:
+        """The example at `index` with an `EncodedImage`."""
+        path = self.describe(index)
+        try:
+            image = EncodedImage(_read(path))
+        except (OSError, UndecodableError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UnreadableImage(path, reason) from error
+        return {"image": image, "label": self.labels[index]}
+
+    def describe(self, index: int) -> str:
+        """The path of the file at `index`."""
+        class_name = self.class_names[self.labels[index]]
+        return os.path.join(self.folder, class_name, os.fsdecode(self.file_names[index]))
 
 
-def load_folder(split: str, data_dir: str | None, image_size: int | None) -> FolderSource:
+def _read(path: str) -> bytes:
+    """The file's bytes, by as few calls of the system as that takes."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(file).st_size
+        data = os.read(file, size)
+        while len(data) < size and (more := os.read(file, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(file)
+
+
+def load_folder(
+    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+) -> FolderSource:
     """Lists the images of one split once; later changes in the folder are not seen.
 
     Labels count the sorted class names over ALL splits, so that a class missing from one
@@ -55,13 +88,14 @@ def load_folder(split: str, data_dir: str | None, image_size: int | None) -> Fol
       split: A folder in `data_dir`.
       data_dir: The folder of the splits.
       image_size: Side in pixels of the square images returned.
+      eval_crop: Fraction of the shorter side that these keep.
 
     Returns:
       The source, ordered by class, then by file name.
 
     Raises:
       InputError: no size, no such folder, no class folders, or no images. A file that is
-        not an image raises it when it is read.
+        not an image raises `UnreadableImage` when it is read.
     """
     if image_size is None:
         raise InputError(
@@ -86,17 +120,15 @@ def load_folder(split: str, data_dir: str | None, image_size: int | None) -> Fol
             f"{root / split} has no class folders; put each image in {split}/<class>/."
         )
     class_names = tuple(sorted({name for each in splits for name in _subfolders(root / each)}))
-    files = tuple(
-        (str(path), label)
-        for label, name in enumerate(class_names)
-        for path in _image_files(root / split / name)
-    )
-    if not files:
+    files = [_image_files(root / split / name) for name in class_names]
+    labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(names) for names in files])
+    if not labels.size:
         raise InputError(
             f"The class folders of {root / split} hold no images; "
             f"add files ending in {', '.join(sorted(_EXTENSIONS))}."
         )
-    return FolderSource(files, class_names, image_size)
+    file_names = np.array([name for names in files for name in names])
+    return FolderSource(str(root / split), file_names, labels, class_names, image_size, eval_crop)
 
 
 def _subfolders(folder: pathlib.Path) -> list[str]:
@@ -106,7 +138,13 @@ def _subfolders(folder: pathlib.Path) -> list[str]:
     )
 
 
-def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _image_files(folder: pathlib.Path) -> list[bytes]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS)
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in _EXTENSIONS
+        ]
+    return [os.fsencode(name) for name in sorted(names)]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shift_jax.data.images import check_image_size, resize_and_centre_crop
+from shift_jax.data.images import EncodedImage, check_image_size, resize_and_centre_crop
+from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSource:
-    """One split of a TFDS set. A `Source`."""
+    """One split of a TFDS set whose images have one size. A `Source`."""
 
     records: Sequence[dict[str, Any]]
+    """With the images as arrays."""
     num_classes: int
     class_names: tuple[str, ...] | None
     image_shape: tuple[int, int, int]
+    eval_crop: float = 1.0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -28,9 +31,47 @@ class TfdsSource:
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         image = record["image"]
-        if image.shape != self.image_shape:
-            image = _resized(image, self.image_shape)
+        if image.shape != self.image_shape or self.eval_crop != 1:
+            image = resize_and_centre_crop(image, self.image_shape[0], self.eval_crop)
         return {"image": image, "label": np.int32(record["label"])}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedTfdsSource:
+    """One split of a TFDS set whose images differ in size. A `Source`."""
+
+    name: str
+    """Of the set and the split, for what is said of its records."""
+    records: Sequence[dict[str, Any]]
+    """With the images as the bytes of their files."""
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    image_shape: tuple[int, int, int]
+    eval_crop: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        example = self.encoded(index)
+        try:
+            image = example["image"].centre_crop(self.image_shape[0], self.eval_crop)
+        except UndecodableError as error:
+            raise UnreadableImage(self.describe(index), str(error)) from error
+        return {"image": image, "label": example["label"]}
+
+    def encoded(self, index: int) -> dict:
+        """The example at `index` with an `EncodedImage`."""
+        record = self.records[index]
+        try:
+            image = EncodedImage(record["image"], self.image_shape[-1])
+        except UndecodableError as error:
+            raise UnreadableImage(self.describe(index), str(error)) from error
+        return {"image": image, "label": np.int32(record["label"])}
+
+    def describe(self, index: int) -> str:
+        """What the record at `index` is called."""
+        return f"Record {index} of {self.name}"
 
 
 def load_tfds(
@@ -38,8 +79,9 @@ def load_tfds(
     split: str,
     data_dir: str | None,
     image_size: int | None,
+    eval_crop: float,
     other_names: Sequence[str] = (),
-) -> TfdsSource:
+) -> TfdsSource | EncodedTfdsSource:
     """Opens one split of a prepared TFDS set; downloads and prepares nothing.
 
     Args:
@@ -47,6 +89,7 @@ def load_tfds(
       split: TFDS split, slices included: "test", "train[:80%]".
       data_dir: TFDS folder; None for TFDS's default.
       image_size: Side in pixels of the square images returned; None keeps the set's size.
+      eval_crop: Fraction of the shorter side that these keep.
       other_names: Names outside TFDS to offer when `name` is unknown.
 
     Returns:
@@ -60,17 +103,27 @@ def load_tfds(
         check_image_size(image_size)
     builder = _builder(name, data_dir, other_names)
     image_shape = _image_shape(name, builder.info.features, image_size)
-    label = builder.info.features["label"]
+    features = builder.info.features
+    decoders = None
+    if None in features["image"].shape:
+        import tensorflow_datasets as tfds
+
+        decoders = {"image": tfds.decode.SkipDecoding()}
     try:
-        records = builder.as_data_source(split)
+        records = builder.as_data_source(split, decoders=decoders)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(_why_not_readable(name, split, data_dir, builder, error)) from error
-    return TfdsSource(
-        records,
-        num_classes=label.num_classes,
-        class_names=tuple(label.names) if label.names else None,
-        image_shape=image_shape,
-    )
+    label = features["label"]
+    common = {
+        "records": records,
+        "num_classes": label.num_classes,
+        "class_names": tuple(label.names) if label.names else None,
+        "image_shape": image_shape,
+        "eval_crop": eval_crop,
+    }
+    if decoders is None:
+        return TfdsSource(**common)
+    return EncodedTfdsSource(f"{name} {split}", **common)
 
 
 def _builder(
@@ -108,7 +161,7 @@ def _image_shape(
     if (
         not isinstance(image, tfds.features.Image)
         or image.np_dtype != np.uint8
-        or image.shape[-1] is None
+        or image.shape[-1] not in (1, 3)
         or not isinstance(label, tfds.features.ClassLabel)
     ):
         raise InputError(
@@ -159,11 +212,3 @@ def _why_not_readable(
     if empty:
         return f"Split {split!r} of {name} holds no examples; choose a larger slice."
     return f"TFDS can not read split {split!r} of {name} in {folder}: {error}"
-
-
-def _resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image
-
-    height, _, channels = shape
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    return np.asarray(resize_and_centre_crop(picture, height)).reshape(shape)

@@ -1,8 +1,10 @@
 """Random transforms of one example, on the host and on uint8.
 
 A transform is a picklable callable `(element, rng) -> element` that draws from `rng` only
-and returns new arrays: sources may hand out views of their own memory. Normalisation is
-no transform: images travel to the device as uint8 and are normalised there.
+and returns new arrays: sources may hand out views of their own memory. One whose
+`reads_encoded` is true gets images as they are stored where the source is an `EncodedSource`,
+and decodes them itself. Normalisation is no transform: images travel to the device as uint8
+and are normalised there.
 """
 
 import dataclasses

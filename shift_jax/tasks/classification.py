@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from shift_jax import data
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, check_choice
 from shift_jax.models import create_model
 
 if TYPE_CHECKING:
@@ -59,13 +59,18 @@ class Classification:
         self.eval_split = config.data.eval_split
 
     def source(self, split: str) -> data.Source:
-        """The examples of one split, in a fixed order."""
+        """The examples of one split, in a fixed order, cropped for evaluation."""
+        # Configs of older checkpoints do not have it.
+        return self._load(split, self.config.data.get("eval_crop", 1.0))
+
+    def _load(self, split: str, eval_crop: float) -> data.Source:
         settings = self.config.data
         return data.load_source(
             settings.name,
             split,
             data_dir=settings.data_dir or None,
             image_size=settings.image_size or None,
+            eval_crop=eval_crop,
         )
 
     def check(self) -> None:
@@ -79,6 +84,8 @@ class Classification:
                     f"data.{name} is {tuple(values)}, expected {channels} number(s)"
                     f"{' above 0' if name == 'std' else ''}, one for each channel of the images."
                 )
+        self._augmentation()
+        data.check_max_unreadable_fraction(self.config.data.max_unreadable_fraction)
         data.steps_per_epoch(
             self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
         )
@@ -91,7 +98,45 @@ class Classification:
 
     @cached_property
     def _train_source(self) -> data.Source:
-        return self.source(self.config.data.train_split)
+        # Augmentation crops for itself.
+        return self._load(self.config.data.train_split, eval_crop=1.0)
+
+    def _augmentation(self) -> data.Transform:
+        """The random transform of the training images; `InputError` where it makes no sense."""
+        settings = self.config.data
+        check_choice("data.augmentation", settings.augmentation, ("pad_crop_flip", "inception"))
+        inception_only = ("color_jitter", "randaugment_num_ops")
+        unused = inception_only if settings.augmentation == "pad_crop_flip" else ("pad",)
+        for name in unused:
+            if settings[name]:
+                raise InputError(
+                    f"data.{name} is {settings[name]!r}, but data.augmentation="
+                    f"{settings.augmentation!r} has no use for it: set it to 0, or choose the "
+                    "other augmentation."
+                )
+        if settings.augmentation == "pad_crop_flip":
+            return data.pad_crop_flip(settings.pad, settings.flip)
+        height, width, channels = self.image_shape
+        if height != width:
+            raise InputError(
+                f"The images are {height}x{width}, but data.augmentation='inception' makes "
+                "squares: set data.image_size."
+            )
+        for name in inception_only:
+            if settings[name] and channels != 3:
+                raise InputError(
+                    f"data.{name} is {settings[name]!r}, which needs RGB images, but these have "
+                    f"{channels} channel(s): set it to 0."
+                )
+        return data.random_resized_crop(
+            height,
+            scale=settings.crop_scale,
+            ratio=settings.crop_ratio,
+            flip=settings.flip,
+            color_jitter=settings.color_jitter,
+            randaugment_num_ops=settings.randaugment_num_ops,
+            randaugment_magnitude=settings.randaugment_magnitude,
+        )
 
     @cached_property
     def model(self) -> nn.Module:
@@ -130,12 +175,13 @@ class Classification:
         settings = self.config.data
         return data.train_batches(
             self._train_source,
-            data.pad_crop_flip(settings.pad, settings.flip),
+            self._augmentation(),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             drop_remainder=settings.drop_remainder,
             start_step=start_step,
             num_workers=settings.num_workers,
+            max_unreadable_fraction=settings.max_unreadable_fraction,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -145,6 +191,7 @@ class Classification:
             self.source(split),
             batch_size=batch_size,
             num_workers=self.config.data.num_workers,
+            max_unreadable_fraction=self.config.data.get("max_unreadable_fraction", 0.0),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -261,6 +261,7 @@ def _config(imported: Imported, dataset: str | None, data_dir: str | None) -> di
         "train_split": "train",
         "eval_split": "validation" if name == "imagenet2012" else "test",
         "image_size": record.image_shape[0],
+        "eval_crop": record.crop,
         "pad": 0,
         "flip": False,
         "mean": list(record.mean) if is_rgb else [0.5] * channels,

@@ -311,15 +311,6 @@ def test_eval_refuses_at_the_call():
         eval_batches(Numbered(0), batch_size=5)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_image_is_named(tmp_path, num_workers):
-    (tmp_path / "train/cat").mkdir(parents=True)
-    (tmp_path / "train/cat/broken.png").write_bytes(b"no image")
-    source = load_source("folder", "train", data_dir=str(tmp_path), image_size=4)
-    with pytest.raises(InputError, match="broken.png can not be read as an image"):
-        take(1, source, num_workers=num_workers)
-
-
 def test_an_unguarded_script_is_told_why_its_workers_fail(tmp_path):
     # A list will do: the workers fail before they see it.
     end = "next(eval_batches([{'label': 0}], batch_size=9, num_workers=2))"

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from shift_jax.data import load_source
-from shift_jax.data.images import resize_and_centre_crop
 from shift_jax.errors import InputError
 
 
@@ -33,8 +32,8 @@ def assert_is_source(source):
 def test_importing_the_package_imports_no_data_library():
     code = (
         "import sys, shift_jax.data;"
-        "print([m for m in ('grain', 'tensorflow', 'tensorflow_datasets', 'sklearn', 'PIL')"
-        " if m in sys.modules])"
+        "print([m for m in ('grain', 'tensorflow', 'tensorflow_datasets', 'sklearn', 'PIL', 'cv2',"
+        " 'simplejpeg') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
@@ -99,6 +98,19 @@ def test_digits_refuse_other_splits_and_sizes():
         "test",
         image_size=32,
     )
+    assert_refused(
+        "digits are not cropped; set eval_crop to 1, not 0.875.", "digits", "test", eval_crop=0.875
+    )
+
+
+@pytest.mark.parametrize("crop", [0, 1.5, True, "0.9"])
+def test_a_crop_that_is_no_fraction_is_refused(crop):
+    assert_refused(
+        f"eval_crop is {crop!r}; it must be a fraction of the shorter side, above 0 and at most 1.",
+        "digits",
+        "test",
+        eval_crop=crop,
+    )
 
 
 # Folders
@@ -130,6 +142,15 @@ def test_folder_is_a_source_in_class_then_file_order(root):
     np.testing.assert_array_equal(source[2]["image"], np.full((4, 4, 3), 9))
 
 
+def test_folder_crops_the_centre_for_evaluation(tmp_path):
+    inner = np.zeros((16, 16, 3), np.uint8)
+    inner[4:12, 4:12] = 200
+    (tmp_path / "test/a").mkdir(parents=True)
+    Image.fromarray(inner).save(tmp_path / "test/a/a.png")
+    source = load_source("folder", "test", data_dir=str(tmp_path), image_size=8, eval_crop=0.5)
+    np.testing.assert_array_equal(source[0]["image"], np.full((8, 8, 3), 200))
+
+
 def test_folder_labels_agree_between_splits(root):
     source = load_source("folder", "test", data_dir=str(root), image_size=4)
     assert source.class_names == ("cat", "dog") and source[0]["label"] == 1
@@ -139,24 +160,6 @@ def test_folder_is_listed_once(root):
     source = load_source("folder", "train", data_dir=str(root), image_size=4)
     save(root / "train/cat/later.png", (0, 0, 0))
     assert len(source) == 3
-
-
-def test_resize_crops_the_centre_of_the_longer_side():
-    columns = np.repeat(np.array([0, 0, 50, 100, 150, 200, 250, 250], np.uint8), 1)
-    wide = Image.fromarray(np.tile(columns, (4, 1)))
-    np.testing.assert_array_equal(
-        np.asarray(resize_and_centre_crop(wide, 4)), np.tile(columns[2:6], (4, 1))
-    )
-    tall = Image.fromarray(np.tile(columns, (4, 1)).T)
-    np.testing.assert_array_equal(
-        np.asarray(resize_and_centre_crop(tall, 4)), np.tile(columns[2:6], (4, 1)).T
-    )
-
-
-@pytest.mark.parametrize("size", [(4, 4), (5, 9), (300, 7), (7, 301), (1, 1), (1, 999)])
-@pytest.mark.parametrize("side", [1, 4, 7])
-def test_resize_returns_the_size_asked_for(size, side):
-    assert resize_and_centre_crop(Image.new("RGB", size), side).size == (side, side)
 
 
 def test_folder_refuses_what_leads_to_no_image(root):
@@ -205,7 +208,7 @@ def test_folder_refuses_what_leads_to_no_image(root):
     (root / "empty/cat").mkdir(parents=True)
     assert_refused(
         f"The class folders of {root / 'empty'} hold no images; add files ending in "
-        ".bmp, .jpeg, .jpg, .pgm, .png, .ppm, .webp.",
+        ".bmp, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp.",
         "folder",
         "empty",
         data_dir=folder,

@@ -1,5 +1,6 @@
 """TFDS sets: a tiny one prepared here, TFDS's own mocks, and the real CIFAR-100 if present."""
 
+import dataclasses
 import itertools
 import pathlib
 import pickle
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from shift_jax.data import load_source, pad_crop_flip, train_batches
+from shift_jax.data import (
+    EncodedSource,
+    UnreadableImage,
+    load_source,
+    pad_crop_flip,
+    random_resized_crop,
+    train_batches,
+)
 from shift_jax.errors import InputError
 
 
@@ -122,6 +130,31 @@ def test_tfds_mocks_are_sources(name):
     assert example["image"].shape == (32, 32, 3) and example["image"].dtype == np.uint8
 
 
+def test_imagenet2012_hands_over_encoded_images():
+    with tfds.testing.mock_data(num_examples=7):
+        source = load_source("imagenet2012", "train", image_size=32, eval_crop=0.875)
+        example, encoded = source[0], source.encoded(0)
+        batches = train_batches(source, random_resized_crop(32), batch_size=4, seed=0)
+        batch = next(batches)
+        batches.close()
+    assert isinstance(source, EncodedSource)
+    assert len(source) == 7 and source.image_shape == (32, 32, 3) and source.num_classes == 1000
+    assert example["image"].shape == (32, 32, 3) and example["image"].dtype == np.uint8
+    pixels = encoded["image"].pixels()
+    assert pixels.shape[:2] == encoded["image"].size and pixels.shape[2] == 3
+    assert encoded["label"] == example["label"]
+    assert batch["image"].shape == (4, 32, 32, 3) and batch["image"].dtype == np.uint8
+
+
+def test_a_damaged_record_is_named(data_dir):
+    source = load_source("tiny_sizes", "train", data_dir=data_dir, image_size=3)
+    damaged = dataclasses.replace(source, records=[{"image": b"nothing", "label": 0}])
+    with pytest.raises(UnreadableImage, match="Record 0 of tiny_sizes train can not be read"):
+        damaged[0]
+    with pytest.raises(UnreadableImage, match="Record 0 of tiny_sizes train can not be read"):
+        damaged.encoded(0)
+
+
 # Errors
 
 
@@ -129,7 +162,7 @@ def test_an_unknown_name_offers_the_nearest():
     with pytest.raises(InputError) as caught:
         load_source("cifar1000", "train")
     assert str(caught.value).startswith(
-        "No data set is called 'cifar1000'; expected digits, folder or a name from "
+        "No data set is called 'cifar1000'; expected digits, folder, synthetic or a name from "
         "tfds.list_builders(). Did you mean 'cifar100' or "
     )
     with pytest.raises(InputError, match="Did you mean 'folder'"):

@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from configs import common
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
 from shift_jax.tasks.classification import mixup
+from tests.data.photos import write_folder
 
 
 @pytest.fixture
@@ -115,3 +118,81 @@ def test_the_model_has_the_datasets_classes_and_the_configs_type(config):
 def test_an_empty_split_has_no_metrics(config):
     with pytest.raises(InputError, match="no examples"):
         make_task(config).summarize({"examples": 0.0})
+
+
+@pytest.fixture
+def photos(config, tmp_path):
+    """Config of a folder of real photos, in two classes."""
+    for split in ("train", "test"):
+        write_folder(tmp_path, split, per_class=2)
+    config.data.name, config.data.data_dir = "folder", str(tmp_path)
+    config.data.mean = config.data.std = (0.5, 0.5, 0.5)
+    config.data.image_size = 16
+    config.data.augmentation = "inception"
+    config.batch_size = 4
+    return config
+
+
+def test_inception_trains_on_crops_and_evaluates_the_centre(photos):
+    photos.data.eval_crop = 0.5
+    task = make_task(photos)
+    task.check()
+    with contextlib.closing(task.train_batches(0)) as batches:
+        first, second = next(batches), next(batches)
+    assert first["image"].shape == (4, 16, 16, 3)
+    assert (first["image"] != second["image"]).any()
+    with contextlib.closing(task.eval_batches("test", 4)) as batches:
+        centre = next(batches)
+    photos.data.eval_crop = 1.0
+    with contextlib.closing(make_task(photos).eval_batches("test", 4)) as batches:
+        assert (next(batches)["image"] != centre["image"]).any()
+
+
+def test_a_damaged_photo_is_left_out_as_far_as_allowed(photos, tmp_path):
+    (tmp_path / "train/class0/0.jpg").write_bytes(b"")
+    photos.data.max_unreadable_fraction = 0.3
+    with contextlib.closing(make_task(photos).train_batches(0)) as batches:
+        assert set(next(batches)) == {"image", "label"}
+    photos.data.max_unreadable_fraction = 0.2
+    batches = make_task(photos).train_batches(0)
+    with pytest.raises(InputError, match="1 of 4 examples"):
+        next(batches)
+
+
+def test_synthetic_images_need_no_files(config):
+    config.data.name, config.data.image_size = "synthetic", 8
+    config.data.mean = config.data.std = (0.5, 0.5, 0.5)
+    config.data.augmentation = "inception"
+    task = make_task(config)
+    task.check()
+    assert task.image_shape == (8, 8, 3) and task.model.num_classes == 1000
+    assert next(task.train_batches(0))["image"].shape == (128, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"augmentation": "incepton"}, "data.augmentation is 'incepton', .*mean 'inception'"),
+        ({"pad": 4}, "data.pad is 4, but data.augmentation='inception' has no use for it"),
+        (
+            {"augmentation": "pad_crop_flip", "color_jitter": 0.4},
+            "data.color_jitter is 0.4, but data.augmentation='pad_crop_flip' has no use for it",
+        ),
+        ({"color_jitter": -1.0}, "color_jitter is -1.0; it must be"),
+        ({"crop_scale": (1.0, 0.08)}, "crop_scale is .*; it must be"),
+        ({"crop_ratio": (0.0, 1.0)}, "crop_ratio is .*; it must be"),
+        ({"randaugment_magnitude": 31}, "randaugment_magnitude is 31; it must be"),
+        ({"eval_crop": 1.5}, "eval_crop is 1.5; it must be"),
+        ({"max_unreadable_fraction": 2.0}, "max_unreadable_fraction is 2.0; it must be"),
+    ],
+)
+def test_wrong_data_settings_are_refused_at_the_start(photos, changes, sentence):
+    photos.data.update(changes)
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        make_task(photos).check()
+
+
+def test_colours_of_grey_images_are_refused(config):
+    config.data.augmentation, config.data.color_jitter = "inception", 0.4
+    with pytest.raises(InputError, match="needs RGB images, but these have 1 channel"):
+        make_task(config).check()
