@@ -1,6 +1,7 @@
 # make venv        installs everything into .venv (PYTHON=python3.12 chooses the interpreter)
 # make quickstart  trains and evaluates a ShiftResNet on real digits
 # make test        the test suite; make test-slow, the long tests too
+# make survival    kills and stops training runs dozens of times and compares what they learn
 # make lint        formatting, lint and the one-way imports
 # make bench       speed of the shift on this device
 
@@ -15,7 +16,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: venv quickstart test test-slow lint format bench clean
+.PHONY: venv quickstart test test-slow survival lint format bench clean
 
 venv: $(VENV)/installed
 
@@ -35,6 +36,9 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+survival: venv
+	SHIFT_JAX_SURVIVAL=long $(BIN)/python -m pytest -s -m slow -k dozens tests/test_survival.py
 
 lint: venv
 	$(BIN)/ruff format --check .

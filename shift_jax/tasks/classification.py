@@ -49,9 +49,11 @@ class Classification:
             raise InputError(
                 f"label_smoothing is {config.label_smoothing}, expected 0 or a fraction below 1."
             )
-        if not 0 <= config.mixup_alpha < math.inf:
+        # Configs of older and of imported checkpoints do not have it.
+        self._mixup_alpha = config.get("mixup_alpha", 0.0)
+        if not 0 <= self._mixup_alpha < math.inf:
             raise InputError(
-                f"mixup_alpha is {config.mixup_alpha}, expected a number such as 0.2, or 0 for no "
+                f"mixup_alpha is {self._mixup_alpha}, expected a number such as 0.2, or 0 for no "
                 "mixing."
             )
         self.config = config
@@ -213,9 +215,9 @@ class Classification:
         """Returns what `Task.loss` says; with MixUp, top-1 is against the unmixed labels."""
         images = self.normalize(batch["image"])
         mix = None
-        if self.config.mixup_alpha:
+        if self._mixup_alpha:
             mix_rng, rng = jax.random.split(rng)
-            mix = mixup(mix_rng, self.config.mixup_alpha)
+            mix = mixup(mix_rng, self._mixup_alpha)
             images = mix(images)
         logits, mutated = self.model.apply(
             variables,

@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
+import re
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -93,7 +95,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         metrics = self._ranked(metrics) if metrics else {}
         items = as_items(state, config, metrics)
         self._policy.values[step] = metrics.get(self._best_metric, math.nan)
-        self._manager.save(step, args=items, force=True)
+        with self._system_errors():
+            self._manager.save(step, args=items, force=True)
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Gives a checkpoint that was saved without metrics those that rank it; waits for its save.
@@ -170,7 +173,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     def wait(self) -> None:
         """Waits for the running save; raises its error, once, if it failed."""
         try:
-            self._manager.wait_until_finished()
+            with self._system_errors():
+                self._manager.wait_until_finished()
         except BaseException:
             self._manager.reload()  # Orbax already forgot those to be removed after the save.
             raise
@@ -180,7 +184,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with self._system_errors():
+                self._manager.close()
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -192,6 +197,22 @@ class Checkpoints(contextlib.AbstractContextManager):
                 f"{', '.join(metrics)}.{did_you_mean(self._best_metric, metrics)}"
             )
         return {name: float(value) for name, value in metrics.items()}
+
+    @contextlib.contextmanager
+    def _system_errors(self):
+        """Raises as OSError again what TensorStore, as of a full disk, made a ValueError."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno and not error.filename:
+                error.filename = str(self._directory)
+            raise
+        except ValueError as error:
+            found = re.search(r"os_error_code='(\d+)'", str(error))
+            if not found:
+                raise
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(self._directory)) from error
 
     def _set_aside(self, damaged: dict[int, str], used: int) -> None:
         """Moves the damaged steps away; called once every process is done reading them."""

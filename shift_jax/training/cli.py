@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from logging import Formatter
+from logging import Formatter, LogRecord
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -42,8 +42,8 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
     handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
-    # TFDS recommends OpenCV, once in each process.
-    handler.addFilter(lambda record: "OpenCV" not in record.getMessage())
+    handler.addFilter(_is_worth_saying)
+    sys.unraisablehook = _print_unraisable
     try:
         _parse_flags(list(sys.argv if argv is None else argv))
         if "coordinator_address" in flags.FLAGS:
@@ -52,6 +52,22 @@ def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS
+
+
+def _is_worth_saying(record: LogRecord) -> bool:
+    message = record.getMessage()
+    if "OpenCV" in message:  # TFDS recommends it, once in each process.
+        return False
+    # An error of a save in the background is raised too: Orbax tells it, in pages, by the way, and
+    # asyncio once more for each array that was not written either.
+    told_anyway = record.exc_info and "/orbax/" in record.pathname
+    return not told_anyway and "exception was never retrieved" not in message
+
+
+def _print_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    # So TensorStore's threads tell of each write that failed after Orbax had given up the save.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def define_process_flags() -> None:

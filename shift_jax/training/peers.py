@@ -8,8 +8,10 @@ heartbeats stay away.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import socket
 import struct
 import sys
@@ -22,6 +24,8 @@ EXIT_STATUS = 75
 # Seconds. A machine that says nothing for this long is taken for dead.
 _SILENCE = 25.0
 _BEAT_EVERY = 5.0
+# In which a process that has connected says which one it is.
+_GREETING = 5.0
 # For what the process itself has to say of the same trouble, which is nearer to the cause.
 _GRACE = 3.0
 
@@ -37,6 +41,11 @@ class Peers:
       count: number of all.
       server: for process 0, the listening socket; for the others (host, port) of it.
       on_loss: called once, in a thread, with the number of a process that ended without a goodbye.
+      silence: seconds after which one that says nothing is taken for dead.
+      beat_every: seconds between this process's signs of life.
+
+    Raises:
+      OSError: process 0 cannot be reached.
     """
 
     def __init__(
@@ -45,9 +54,14 @@ class Peers:
         count: int,
         server: socket.socket | tuple[str, int],
         on_loss: Callable[[int], object],
+        *,
+        silence: float = _SILENCE,
+        beat_every: float = _BEAT_EVERY,
     ):
         self._index = index
         self._on_loss = on_loss
+        self._silence = silence
+        self._beat_every = beat_every
         self._lock = threading.Lock()
         self._leaving = False
         self.lost = threading.Event()
@@ -55,7 +69,7 @@ class Peers:
         if index == 0:
             self._start(self._accept, server, count - 1)
         else:
-            connection = socket.create_connection(server, timeout=_SILENCE)
+            connection = socket.create_connection(server, timeout=silence)
             self._greet(connection)
             self._add(0, connection)
         self._start(self._beat)
@@ -75,13 +89,20 @@ class Peers:
 
     def _accept(self, server: socket.socket, count: int) -> None:
         with server:
-            for _ in range(count):
+            while len(self._connections) < count:
                 connection, _ = server.accept()
-                _, process = _receive(connection)
-                self._add(process, connection)
+                connection.settimeout(_GREETING)
+                try:
+                    message, process = _receive(connection)
+                except OSError:
+                    message = process = None
+                if message == _BEAT and 0 < process <= count and process not in self._connections:
+                    self._add(process, connection)
+                else:
+                    connection.close()  # A stranger, such as a scan of the ports.
 
     def _add(self, process: int, connection: socket.socket) -> None:
-        connection.settimeout(_SILENCE)
+        connection.settimeout(self._silence)
         with self._lock:
             self._connections[process] = connection
         self._start(self._watch, process, connection)
@@ -108,7 +129,7 @@ class Peers:
         self._on_loss(process)
 
     def _beat(self) -> None:
-        while not self.lost.wait(_BEAT_EVERY):
+        while not self.lost.wait(self._beat_every):
             self._tell(_BEAT, self._index)
 
     def _tell(self, message: int, about: int) -> None:
@@ -129,6 +150,28 @@ def _receive(connection: socket.socket) -> tuple[int, int]:
             raise ConnectionError("closed")
         data += more
     return _MESSAGE.unpack(data)
+
+
+def outlive_abort(lost: threading.Event) -> Callable:
+    """Leaves the last word to the watch where JAX aborts this process because process 0 is gone.
+
+    JAX's client does so within milliseconds, and a Python callback to prevent it crashes in C++.
+
+    Args:
+      lost: of the `Peers`. An abort before which it is not set goes on after a few seconds.
+
+    Returns:
+      The handler of SIGABRT, which must not be freed.
+    """
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def on_abort(_number):
+        if lost.wait(_GRACE):
+            threading.Event().wait()
+
+    # Python's own handlers would run in the main thread, after the abort.
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
+    return on_abort
 
 
 def end_process(status: int) -> None:

@@ -11,11 +11,13 @@ from absl import flags
 from jax.experimental import multihost_utils
 
 from shift_jax.errors import InputError
-from shift_jax.training.peers import Peers, end_after
+from shift_jax.training.peers import Peers, end_after, outlive_abort
 
 # Seconds without a sign of life after which JAX's own service ends a run; `peers` is faster.
 _HEARTBEAT_TIMEOUT = 40
 _SHUTDOWN_TIMEOUT = 60
+
+_on_abort = None  # Kept from being freed.
 
 
 def join_from_flags() -> Peers | None:
@@ -36,6 +38,8 @@ def join_from_flags() -> Peers | None:
     if mode == "never" or (mode == "auto" and not named and not _environment_has_several()):
         if named:
             raise InputError(f"--{named[0]} needs --distributed=auto or always, and not never.")
+        return None
+    if given["num_processes"] == 1 and not given["process_id"]:
         return None
     if named and len(named) < len(given):
         missing = next(name for name in given if name not in named)
@@ -95,7 +99,16 @@ def join(
     message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     told = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
     host, _, port = told.partition(" ")
-    return Peers(index, count, server or (host, int(port)), end_after(index, count))
+    global _on_abort
+    try:
+        peers = Peers(index, count, server or (host, int(port)), end_after(index, count))
+    except OSError as error:
+        raise InputError(
+            f"Process {index} cannot reach process 0 at {host}:{port} ({error.strerror or error}): "
+            "give a --coordinator_address that all hosts reach, and let their firewalls pass."
+        ) from error
+    _on_abort = outlive_abort(peers.lost)
+    return peers
 
 
 def is_first() -> bool:

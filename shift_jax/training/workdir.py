@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from shift_jax.errors import InputError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _FREE_FIELDS = (
     "data.data_dir",
     "data.num_workers",
+    "data.max_unreadable_fraction",
     "eval_batch_size",
     "log_every_steps",
     "keep_latest",
@@ -57,9 +59,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
             write_json(path, config)
         except OSError as error:
-            raise InputError(
-                f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
-            ) from error
+            _refuse(workdir, error)
         return
     theirs, ours = flatten(read_config(workdir)), flatten(config)
     # A dataset's folder may move with the machine, but of "folder" it is the dataset itself.
@@ -77,6 +77,15 @@ def claim_workdir(workdir: Path, config: dict) -> None:
         )
 
 
+def _refuse(workdir: Path, error: OSError) -> NoReturn:
+    """Raises what is to be said of a folder that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error  # Not the caller's mistake.
+    raise InputError(
+        f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
+    ) from error
+
+
 @contextlib.contextmanager
 def sole_owner(workdir: Path) -> Iterator[None]:
     """A context in which no other process may write into `workdir`.
@@ -91,9 +100,7 @@ def sole_owner(workdir: Path) -> Iterator[None]:
     try:
         file = path.open("a+")
     except OSError as error:
-        raise InputError(
-            f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
-        ) from error
+        _refuse(workdir, error)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,9 +113,9 @@ def sole_owner(workdir: Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # A file system without locks.
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # On a full disk, a lock without a name in it.
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
@@ -141,11 +148,26 @@ def write_json(path: Path, value: Any) -> None:
 
 def replace_file(partial: Path, path: Path, text: str) -> None:
     """Puts `text` into `path` by way of `partial`, on the disk before it takes the name."""
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with _errors_naming(path):
+        with partial.open("w") as file:
+            _write_through(file, text)
+        os.replace(partial, path)
+
+
+def _write_through(file: TextIO, text: str) -> None:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Makes an OSError name the file, which those of writing and of fsync do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -190,10 +212,8 @@ class History:
 
     def flush(self) -> None:
         """Appends the recorded lines to the file."""
-        with self._path.open("a") as file:
-            file.write("".join(self._pending))
-            file.flush()
-            os.fsync(file.fileno())
+        with _errors_naming(self._path), self._path.open("a") as file:
+            _write_through(file, "".join(self._pending))
         self._pending.clear()
 
 
