@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
@@ -155,10 +156,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         damaged = {}
         for step in reversed(self.steps()):
+            state, why = None, ""
             try:
                 state = read_state(self._directory / str(step), abstract_state)
             except DamagedError as error:
-                damaged[step] = error.why
+                why = error.why
+            if _any_process(state is None):
+                damaged[step] = why or "another process cannot read it"
                 continue
             if damaged:
                 self._set_aside(damaged, step)
@@ -229,6 +233,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
+
+
+def _any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process of the run, so that all do the same."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def find_checkpoint(

@@ -209,6 +209,7 @@ def run_script(tmp_path, end):
     return subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=100)
 
 
+@pytest.mark.slow
 def test_workers_serve_a_plain_script_that_just_ends(tmp_path):
     end = """
         if __name__ == "__main__":

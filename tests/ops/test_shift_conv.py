@@ -85,7 +85,9 @@ def test_pixels_from_outside_are_zero_after_the_prologue():
 
 
 @pytest.mark.parametrize(("implementation", "modes"), [(None, ["rev"]), ("xla", ["rev", "fwd"])])
-@pytest.mark.parametrize("relu", ["relu", "relu_before_residual"])
+@pytest.mark.parametrize(
+    "relu", ["relu", pytest.param("relu_before_residual", marks=pytest.mark.slow)]
+)
 def test_every_argument_gets_its_gradient(implementation, modes, relu):
     arguments = {
         "x": random(2, 4, 3, 20),
