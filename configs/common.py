@@ -38,7 +38,7 @@ def classification() -> ConfigDict:
     config.data.mean = (0.5,)  # Of the channels, for pixels in 0..1.
     config.data.std = (0.5,)
     config.data.drop_remainder = False  # Leave out the last, smaller batch of each epoch.
-    config.data.max_unreadable_fraction = 0.001  # More unreadable images stop the run.
+    config.data.max_unreadable_fraction = 0.001  # More unreadable ones in a process stop the run.
     config.data.num_workers = 0  # Processes that decode images; 0 uses threads of this one.
 
     config.batch_size = 128  # Of all devices together.
@@ -102,8 +102,8 @@ def imagenet(model: str, options: str = "", arguments: Sequence[str] = ()) -> Co
         batch_size=N: with the learning rate in proportion (0.1 for 256 images).
         strong: 300 epochs of cosine decay after 5 of warm-up, with RandAugment, MixUp, label
           smoothing and an average of the weights, in place of the paper's recipe and jitter.
-        smoke: twelve steps on a laptop: small random images in place of ImageNet, which
-          --config.data.name changes.
+        smoke: twelve steps on a laptop: small random images in place of ImageNet, or with
+          --config.data.name those of a TFDS set.
       arguments: those of the network that are options too, such as "width".
 
     Raises:
@@ -138,7 +138,8 @@ def imagenet(model: str, options: str = "", arguments: Sequence[str] = ()) -> Co
     config.data.std = (0.229, 0.224, 0.225)
     config.data.drop_remainder = True
     config.data.max_unreadable_fraction = 0.001
-    config.data.num_workers = min(os.cpu_count() or 1, 32)
+    # Each holds up to four batches of its process: 308 MB for 2048 images.
+    config.data.num_workers = min(os.cpu_count() or 1, 16)
 
     batch_size = positive_int(
         "batch_size", pairs.get("batch_size", 16 if "smoke" in words else 2048)

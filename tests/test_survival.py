@@ -95,6 +95,18 @@ def test_a_run_survives_kills_and_stops(tmp_path):
     assert tally.restarts >= 3
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_spares_its_data_workers(tmp_path, number):
+    """As schedulers and terminals send it: the run needs its workers until it has saved."""
+    arguments = (*TINY, "--config.epochs=40.0", "--config.data.num_workers=1")
+    training = Training(train_command(tmp_path, *arguments), commands.environment())
+    assert training.wait_for_text(commands.IN_TRAINING), training.text
+    os.killpg(training.process.pid, number)
+    assert training.end() == 128 + number, training.text
+    stopped = re.search(r"^Stopped by SIG\w+ at step (\d+) ", training.text, re.MULTILINE)
+    assert stopped and int(stopped[1]) == commands.newest_step(tmp_path), training.text
+
+
 @pytest.mark.skipif(not LONG, reason="takes a quarter of an hour: make survival")
 def test_runs_survive_dozens_of_kills_and_stops(tmp_path, capsys):
     begun = time.monotonic()

@@ -52,7 +52,8 @@ class FolderSource:
         path = self.describe(index)
         try:
             image = EncodedImage(_read(path))
-        except (OSError, UndecodableError) as error:
+        # Other errors of the system, such as too many open files, are not the image's.
+        except (FileNotFoundError, IsADirectoryError, PermissionError, UndecodableError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableImage(path, reason) from error
         return {"image": image, "label": self.labels[index]}

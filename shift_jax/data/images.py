@@ -107,8 +107,8 @@ class EncodedImage:
 def resize_and_centre_crop(image: np.ndarray, size: int, crop: float = 1.0) -> np.ndarray:
     """Scales the shorter side to size / crop pixels (bilinear, antialiased), crops the centre.
 
-    As torchvision's Resize and CenterCrop on Pillow images: size 224 and crop 0.875 resize to
-    256 and keep the central 224.
+    As torchvision's Resize and CenterCrop on Pillow images, but for a pixel where a half is
+    rounded: size 224 and crop 0.875 resize to 256 and keep the central 224.
 
     Args:
       image: uint8 [H, W, C], C = 1 or 3.

@@ -74,8 +74,9 @@ def read_ahead(
 def _start_worker(worker_index: int, worker_count: int) -> None:
     """Makes a worker end with its parent, whatever ends that, and at no other time."""
     del worker_index, worker_count
-    # A terminal sends Ctrl-C to the workers too; the parent is to end them.
+    # A terminal and a scheduler send signals to the workers too; the parent is to end them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 

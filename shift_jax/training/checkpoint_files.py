@@ -103,19 +103,20 @@ def read_state(folder: Path, abstract_state: Any) -> Any:
 def restore_variables(path: str | PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns `({"params": ..., "batch_stats": ...}, config)` of one checkpoint.
 
-    The variables are nested dicts of numpy arrays, whatever devices saved them; the parameters are
-    the averaged ones if the run had an average. `path` is the folder of one step, such as
-    `runs/x/checkpoints/1200`; raises `InputError` if it is not, or if it is damaged.
+    The variables are nested dicts of numpy arrays, whatever devices saved them: the averaged ones
+    if the run had an average. `path` is the folder of one step, such as `runs/x/checkpoints/1200`;
+    raises `InputError` if it is not, or if it is damaged.
     """
     folder = Path(path).absolute()
     manifest = read_manifest(folder)
     tensors = manifest["tensors"]
-    params = "ema" if any(name.startswith("ema/") for name in tensors) else "params"
-    names = [name for name in tensors if name.split("/")[0] in (params, "batch_stats")]
+    prefix = "ema/" if any(name.startswith("ema/") for name in tensors) else ""
+    kinds = ("params", "batch_stats")
+    names = [n for n in tensors if n.startswith(tuple(f"{prefix}{kind}/" for kind in kinds))]
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    arrays = unflatten_dict(_read_arrays(folder, manifest, dict.fromkeys(names, as_numpy)), sep="/")
-    variables = {"params": arrays.get(params, {}), "batch_stats": arrays.get("batch_stats", {})}
-    return variables, manifest["config"]
+    arrays = _read_arrays(folder, manifest, dict.fromkeys(names, as_numpy))
+    arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return {kind: {} for kind in kinds} | unflatten_dict(arrays, sep="/"), manifest["config"]
 
 
 def _read_arrays(folder: Path, manifest: Mapping, wanted: Mapping[str, ocp.RestoreArgs]) -> dict:

@@ -9,13 +9,12 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
@@ -29,6 +28,7 @@ from shift_jax.training.checkpoint_files import (
     restore_variables,
     write_metrics,
 )
+from shift_jax.training.processes import check_same, in_any
 
 __all__ = ["Checkpoints", "find_checkpoint", "restore_variables"]
 
@@ -111,10 +111,10 @@ class Checkpoints(contextlib.AbstractContextManager):
             write_metrics(self._directory / str(step), metrics)
         self._policy.values[step] = metrics[self._best_metric]
 
-    def metrics(self, step: int) -> dict[str, float]:
-        """Returns the metrics of a checkpoint, empty if it was saved without and got none since."""
+    def has_metrics(self, step: int) -> bool:
+        """Whether a checkpoint has metrics by now; the same answer in all processes."""
         self.wait()
-        return read_manifest(self._directory / str(step))["metrics"]
+        return not in_any(not read_manifest(self._directory / str(step))["metrics"])
 
     def delete(self, step: int) -> None:
         """Removes a checkpoint."""
@@ -154,15 +154,32 @@ class Checkpoints(contextlib.AbstractContextManager):
         read: if all fail, the cause may not be the files. Raises `InputError` if none is
         readable, or if the newest intact one is of another model than `abstract_state`.
         """
-        damaged = {}
-        for step in reversed(self.steps()):
-            state, why = None, ""
+        damaged: dict[int, str] = {}
+        steps = self.steps()
+        check_same(
+            steps,
+            f"Process {{process}} does not see the checkpoints in {self._directory} that process 0 "
+            "sees: the workdir must be one folder that all hosts share.",
+        )
+
+        def intact(step: int, read: Callable[[Path], Any]) -> Any:
+            """What `read` returns, or None if it finds damage in any process."""
+            found, why = None, ""
             try:
-                state = read_state(self._directory / str(step), abstract_state)
+                found = read(self._directory / str(step))
             except DamagedError as error:
                 why = error.why
-            if _any_process(state is None):
+            if in_any(found is None):
                 damaged[step] = why or "another process cannot read it"
+                return None
+            return found
+
+        for step in reversed(steps):
+            # The manifest first: Orbax, which reads the rest, waits for all processes.
+            if intact(step, read_manifest) is None:
+                continue
+            state = intact(step, lambda folder: read_state(folder, abstract_state))
+            if state is None:
                 continue
             if damaged:
                 self._set_aside(damaged, step)
@@ -233,13 +250,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
-
-
-def _any_process(flag: bool) -> bool:
-    """Whether `flag` is true in any process of the run, so that all do the same."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def find_checkpoint(

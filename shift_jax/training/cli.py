@@ -77,7 +77,8 @@ def define_process_flags() -> None:
         "auto",
         ("auto", "always", "never"),
         "Whether this process is one of several: auto asks the three flags below and what SLURM, "
-        "Open MPI, TPU pods and JAX_COORDINATOR_ADDRESS say; always lets JAX find the others.",
+        "Open MPI, GKE and JAX_COORDINATOR_ADDRESS say; always lets JAX find the others, as on the "
+        "hosts of a Cloud TPU slice.",
     )
     flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same for all.")
     flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
@@ -87,21 +88,29 @@ def define_process_flags() -> None:
 def _run_with_others(main: Callable[[], object]) -> int:
     """Runs `main` as one of the processes that the flags and the environment tell of."""
     from shift_jax.training.peers import end_process
-    from shift_jax.training.processes import join_from_flags
+    from shift_jax.training.processes import is_joined, join_from_flags, wait_for_all
 
-    peers = join_from_flags()
+    try:
+        peers = join_from_flags()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        # Once JAX has joined the processes, it would wait for the others at the end.
+        return end_process(USAGE_STATUS) if is_joined() else USAGE_STATUS
     if peers is None:
         return _run(main)
-    status = 1
+    status, all_end = 1, False
     try:
-        status = _run(main)
+        status, all_end = _status_of(main)
+        if all_end:
+            wait_for_all()
     except Exception:
+        all_end = False
         # A collective operation fails when a peer is gone; the watch then tells so and ends us.
         if not peers.lost.wait(_PEERS_VERDICT):
             traceback.print_exc()
         else:
             threading.Event().wait()
-    if status in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+    if all_end:
         peers.leave()
         return status
     # At once: JAX would wait for the others, who wait for this one.
@@ -110,33 +119,38 @@ def _run_with_others(main: Callable[[], object]) -> int:
 
 
 def _run(main: Callable[[], object]) -> int:
+    return _status_of(main)[0]
+
+
+def _status_of(main: Callable[[], object]) -> tuple[int, bool]:
+    """Calls `main`; returns the exit status, and whether all processes of the run end with it."""
     try:
         main()
         sys.stdout.flush()
     except BrokenPipeError:  # As by `| head`, which has read enough.
         # What is still in the buffer has nowhere to go when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE, False
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return USAGE_STATUS
+        return USAGE_STATUS, False
     except OSError as error:
         if error.errno not in _STORAGE_ERRORS:
             raise
-        where = f" {error.filename}" if error.filename else ""
+        where = error.filename or "The disk"
         print(
-            f"error: Writing{where} failed ({error.strerror}): make room or choose another place; "
-            "the same command goes on from the newest checkpoint.",
+            f"error: {where} cannot be used ({error.strerror}): make room, mend it or choose "
+            "another place; the same command goes on from the newest checkpoint.",
             file=sys.stderr,
         )
-        return 1
+        return 1, False
     except StoppedError as stop:
         print(stop, file=sys.stderr)
-        return stop.exit_status
+        return stop.exit_status, True
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        return 128 + signal.SIGINT, False
+    return 0, True
 
 
 def _parse_flags(argv: list[str]) -> None:

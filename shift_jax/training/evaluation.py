@@ -16,7 +16,7 @@ from shift_jax.errors import InputError
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.checkpoints import find_checkpoint, restore_variables
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
-from shift_jax.training.processes import is_first
+from shift_jax.training.processes import from_first, is_first
 from shift_jax.training.step import make_eval_step
 from shift_jax.training.stopping import StopRequest
 from shift_jax.training.workdir import read_config, write_json
@@ -38,7 +38,7 @@ def evaluate(
 
     Args:
       task: yields masked batches of constant size and turns their sums into metrics.
-      variables: of the network, replicated or on the host.
+      variables: of the network, on the devices in any way or on the host.
       split: name of the split.
       eval_step: from `make_eval_step`.
       mesh: the devices.
@@ -132,6 +132,8 @@ def evaluate_and_report(
     if (workdir is None) == (checkpoint is None):
         raise InputError("Give either --workdir=DIR or --checkpoint=DIR/checkpoints/STEP.")
     path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
+    # Of a run that goes on, another process may already see a newer one.
+    path = Path(from_first(str(path)))
     trained = TrainedModel(path, data_dir)
     split = split or trained.task.eval_split
     metrics = trained.evaluate(split)

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
-from jax.sharding import Mesh
 
-from shift_jax.errors import InputError, positive_int
-from shift_jax.tasks import Task, make_task
+from shift_jax.errors import InputError
+from shift_jax.tasks import make_task
 from shift_jax.training.checkpoints import Checkpoints
+from shift_jax.training.checks import check_batches, check_numbers
 from shift_jax.training.evaluation import EvaluationStoppedError, evaluate
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import Pace, RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
-from shift_jax.training.processes import is_first
+from shift_jax.training.processes import check_same, is_first
 from shift_jax.training.step import (
     TrainState,
     abstract_state,
@@ -28,7 +28,7 @@ from shift_jax.training.step import (
     make_train_step,
 )
 from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir, sole_owner
+from shift_jax.training.workdir import as_dict, claim_workdir, computed_fields, sole_owner
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -53,7 +53,7 @@ def train(
     Args:
       config: the experiment; `configs/common.py` explains its fields.
       workdir: folder of config.json, history.jsonl, checkpoints/ and tensorboard/.
-      devices: what to train on; None is all devices of this process.
+      devices: what to train on; None is all devices of all processes.
       should_stop: called with the number of steps taken; True saves and stops.
 
     Returns:
@@ -71,13 +71,13 @@ class _Trainer:
     """One run: what `train` sets up, and the loop over its steps."""
 
     def __init__(self, config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None):
-        _check_numbers(config)
+        check_numbers(config)
         self.config = config
         self.workdir = workdir
         self.mesh = make_mesh(devices, config.fsdp)
         self.task = make_task(config)
         self.task.check()
-        _check_batches(self.task, self.mesh, config.accumulation_steps)
+        check_batches(self.task, self.mesh, config.accumulation_steps)
         steps_per_epoch = self.task.steps_per_epoch
         self.total_steps = math.ceil(config.epochs * steps_per_epoch)
         self.eval_every_steps = max(1, round(config.eval_every_epochs * steps_per_epoch))
@@ -97,6 +97,11 @@ class _Trainer:
         setup = (self.task, self.optimizer, self.config.seed, self.mesh)
         template = abstract_state(*setup, ema=bool(self.config.ema_decay))
         # Only now, when all that can be checked is: a mistake shall not claim the folder.
+        check_same(
+            computed_fields(as_dict(self.config)),
+            "Process {process} has another config than process 0: start all processes with the "
+            "same command.",
+        )
         if is_first():
             claim_workdir(self.workdir, as_dict(self.config))
         with (
@@ -120,7 +125,7 @@ class _Trainer:
                     f"{self.workdir} is trained to step {start_step}, beyond this run's "
                     f"{self.total_steps} steps: its dataset was larger; choose another --workdir."
                 )
-            evaluating = self._is_evaluated(start_step) and not checkpoints.metrics(start_step)
+            evaluating = self._is_evaluated(start_step) and not checkpoints.has_metrics(start_step)
             log = self._open_log(start_step, evaluating)
             try:
                 log.say(self._opening(template, start_step, evaluating))
@@ -285,44 +290,3 @@ def _check_finite(metrics: dict[str, float], where: str) -> None:
     for key, value in metrics.items():
         if not math.isfinite(value):
             raise DivergedError(f"The {key.replace('_', ' ')} {where} is {value}")
-
-
-def _check_numbers(config: ConfigDict) -> None:
-    for field in (
-        *("batch_size", "eval_batch_size", "log_every_steps", "keep_latest"),
-        "accumulation_steps",
-    ):
-        positive_int(field, config[field])
-    if config.checkpoint_every_steps < 0:
-        raise InputError(
-            f"checkpoint_every_steps is {config.checkpoint_every_steps}, expected a number of "
-            "steps, or 0 for checkpoints at evaluations only."
-        )
-    if not 0 <= config.ema_decay < 1:
-        raise InputError(
-            f"ema_decay is {config.ema_decay}, expected a fraction such as 0.9999, or 0 for no "
-            "average."
-        )
-    for field in ("epochs", "eval_every_epochs"):
-        if not 0 < config[field] < math.inf:
-            raise InputError(f"{field} is {config[field]}, expected a number above 0.")
-    if not 0 <= config.seed < 2**32:
-        raise InputError(f"seed is {config.seed}, expected an integer from 0 to 2**32 - 1.")
-
-
-def _check_batches(task: Task, mesh: Mesh, accumulation_steps: int) -> None:
-    """Raises InputError when a training batch cannot be split evenly over the mesh."""
-    parts = mesh.size * accumulation_steps
-    over = f"{mesh.size} devices"
-    if accumulation_steps > 1:
-        over += f" and {accumulation_steps} accumulation_steps"
-    for size in task.batch_sizes:
-        if size % parts:
-            is_whole = size == max(task.batch_sizes)
-            what = "The training batch" if is_whole else "The last training batch of an epoch"
-            advice = f"set batch_size to a multiple of {parts}"
-            if not is_whole:
-                advice = "set data.drop_remainder=True or another batch_size"
-            raise InputError(
-                f"{what} has {size} examples, which do not divide evenly over {over}: {advice}."
-            )

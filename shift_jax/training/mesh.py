@@ -27,13 +27,15 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mes
     """Returns a mesh with the axes "data" and "fsdp" over `devices`, by default all there are.
 
     Args:
-      devices: the devices, those of one process beside each other.
+      devices: the devices, those of one process beside each other, as all of them are by default.
       fsdp: how many devices share one copy of the train state; -1 for all.
 
     Raises:
       InputError: the devices cannot be split into groups of `fsdp`.
     """
-    devices = np.asarray(devices if devices is not None else jax.devices())
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = np.asarray(devices)
     if fsdp == -1:
         fsdp = devices.size
     if fsdp < 1 or devices.size % fsdp:

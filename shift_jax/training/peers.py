@@ -90,7 +90,12 @@ class Peers:
     def _accept(self, server: socket.socket, count: int) -> None:
         with server:
             while len(self._connections) < count:
-                connection, _ = server.accept()
+                server.settimeout(2 * self._silence)
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    self._lose(min(set(range(1, count + 1)) - set(self._connections)))
+                    return
                 connection.settimeout(_GREETING)
                 try:
                     message, process = _receive(connection)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import zlib
 
 import jax
 import numpy as np
@@ -94,11 +96,7 @@ def join(
         return None
     server = _listen() if index == 0 else None
     host, port = _address(server, coordinator_address) if server else ("", 0)
-    message = np.zeros(256, np.uint8)
-    encoded = f"{host} {port}".encode()
-    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-    told = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
-    host, _, port = told.partition(" ")
+    host, _, port = from_first(f"{host} {port}").partition(" ")
     global _on_abort
     try:
         peers = Peers(index, count, server or (host, int(port)), end_after(index, count))
@@ -111,9 +109,53 @@ def join(
     return peers
 
 
+def is_joined() -> bool:
+    """Whether JAX has joined this process with others."""
+    return jax.distributed.is_initialized()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes what a run writes once."""
     return jax.process_index() == 0
+
+
+def from_first(text: str) -> str:
+    """Returns process 0's text, of up to 4,096 bytes, in all processes, which all must call it."""
+    if jax.process_count() == 1:
+        return text
+    message = np.zeros(4096, np.uint8)
+    encoded = text.encode()
+    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
+
+
+def in_any(flag: bool) -> bool:
+    """Whether `flag` is true in any process, so that all do the same; all must call it."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def check_same(value: object, sentence: str) -> None:
+    """Raises InputError in all processes if one has another `value`; all must call it.
+
+    Args:
+      value: JSON-able.
+      sentence: what is said, with {process} for the number of the first one that differs.
+    """
+    if jax.process_count() == 1:
+        return
+    checksum = zlib.crc32(json.dumps(value, sort_keys=True).encode())
+    all_of_them = multihost_utils.process_allgather(np.asarray(checksum, np.uint32))
+    different = np.flatnonzero(all_of_them != all_of_them[0])
+    if different.size:
+        raise InputError(sentence.format(process=different[0]))
+
+
+def wait_for_all() -> None:
+    """Waits until every process has come here: then all of them are done."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("done")
 
 
 def _environment_has_several() -> bool:

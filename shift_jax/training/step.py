@@ -27,7 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: BatchNorm's running statistics.
       opt_state: the optimizer's state.
       rng: typed PRNG key, constant; each step folds its number in.
-      ema: exponential moving average of `params`; empty in runs without one.
+      ema: exponential moving averages, {"params": …, "batch_stats": …}; empty in runs without.
     """
 
     step: jax.Array
@@ -38,8 +38,8 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Any
 
     def evaluation_variables(self) -> dict:
-        """What the network is evaluated with: the averaged parameters where there are some."""
-        return {"params": self.ema or self.params, "batch_stats": self.batch_stats}
+        """What the network is evaluated with: the averages where there are some."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Learner(Protocol):
@@ -87,14 +87,14 @@ def abstract_state(
 def _initializer(learner, optimizer, seed, ema) -> Callable[[], TrainState]:
     def init() -> TrainState:
         init_rng, train_rng = jax.random.split(jax.random.key(seed))
-        variables = learner.init(init_rng)
+        variables = {"batch_stats": {}, **learner.init(init_rng)}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(variables["params"]),
             rng=train_rng,
-            ema=variables["params"] if ema else {},
+            ema=variables if ema else {},
         )
 
     return init
@@ -121,8 +121,8 @@ def make_train_step(
       accumulation_steps: parts that a batch is computed in, one after the other, to need less
         memory: part i of n is the rows i, i + n, i + 2n, … of the batch. Gradients and metrics are
         the means over the parts; BatchNorm sees one part at a time.
-      ema_decay: d of the moving average d · ema + (1 - d) · params, in the first steps
-        (1 + step) / (10 + step) if that is less; 0 for none.
+      ema_decay: d of the moving averages d · ema + (1 - d) · new of parameters and statistics, in
+        the first steps (1 + step) / (10 + step) if that is less; 0 for none.
     """
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
@@ -145,8 +145,9 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema=_moved_average(state, params, ema_decay) if ema_decay else {},
         )
+        if ema_decay:
+            state = state.replace(ema=_moved_average(state, ema_decay))
         return _laid_over(mesh, state), jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
     return jax.jit(train_step, in_shardings=(None, over_batch(mesh)), donate_argnums=0)
@@ -200,10 +201,12 @@ def _gradients(
     return gradients, batch_stats, metrics
 
 
-def _moved_average(state: TrainState, params: Any, decay: float) -> Any:
+def _moved_average(state: TrainState, decay: float) -> Any:
+    """The averages with the parameters and statistics of `state`, whose step is counted already."""
     # A young average would for long remember the random initialisation.
-    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    return jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema, params)
+    decay = jnp.minimum(decay, state.step / (9 + state.step))
+    new = {"params": state.params, "batch_stats": state.batch_stats}
+    return jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema, new)
 
 
 def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metrics]:

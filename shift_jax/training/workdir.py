@@ -62,8 +62,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             _refuse(workdir, error)
         return
     theirs, ours = flatten(read_config(workdir)), flatten(config)
-    # A dataset's folder may move with the machine, but of "folder" it is the dataset itself.
-    free = set(_FREE_FIELDS) - ({"data.data_dir"} if ours.get("data.name") == "folder" else set())
+    free = _free_fields(ours)
     different = [
         f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
         for key in sorted(theirs.keys() | ours.keys())
@@ -84,6 +83,19 @@ def _refuse(workdir: Path, error: OSError) -> NoReturn:
     raise InputError(
         f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
     ) from error
+
+
+def computed_fields(config: dict) -> dict[str, Any]:
+    """Returns the fields, flat, that change what a run computes."""
+    fields = flatten(config)
+    free = _free_fields(fields)
+    return {key: value for key, value in fields.items() if key not in free}
+
+
+def _free_fields(fields: dict[str, Any]) -> set[str]:
+    # A dataset's folder may move with the machine, but of "folder" it is the dataset itself.
+    is_folder = fields.get("data.name") == "folder"
+    return set(_FREE_FIELDS) - ({"data.data_dir"} if is_folder else set())
 
 
 @contextlib.contextmanager

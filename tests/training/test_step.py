@@ -152,7 +152,7 @@ def test_the_average_follows_its_recurrence_and_is_what_is_evaluated_and_restore
         state, _ = train_step(state, regression_batch(step))
         d = np.float32(min(decay, (1 + step) / (10 + step)))
         average = d * average + (1 - d) * np.asarray(state.params["kernel"])
-        np.testing.assert_allclose(state.ema["kernel"], average, rtol=1e-6)
+        np.testing.assert_allclose(state.ema["params"]["kernel"], average, rtol=1e-6)
     assert not np.allclose(average, state.params["kernel"], rtol=1e-2)
 
     batch = regression_batch()
@@ -162,7 +162,10 @@ def test_the_average_follows_its_recurrence_and_is_what_is_evaluated_and_restore
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(6, state, config={})
     variables, _ = restore_variables(tmp_path / "checkpoints" / "6")
-    assert variables["params"]["kernel"].tobytes() == np.asarray(state.ema["kernel"]).tobytes()
+    assert (
+        variables["params"]["kernel"].tobytes()
+        == np.asarray(state.ema["params"]["kernel"]).tobytes()
+    )
 
 
 def test_one_wish_to_stop_comes_back_from_both_steps():

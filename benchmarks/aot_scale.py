@@ -1,0 +1,227 @@
+"""ShiftNet-A's train step on 1 to 256 chips, as the TPU's compiler counts it: nothing runs.
+
+    pip install libtpu
+    python benchmarks/aot_scale.py [--cells=v5e-16x2048,...] [--programs=DIR]
+    python benchmarks/aot_scale.py --markdown
+
+Compiles the step that train.py runs (bfloat16, 224×224, 1,000 classes, SGD with momentum, the
+batch over the chips) for each number of chips and global batch, and writes what a chip holds, what
+it sends and an estimate of the time. A batch that does not fit is computed in more parts until it
+does. One compilation takes minutes; each is written to the table at once, and what the table has
+is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.aot_step import SLICES, Cell, program
+from benchmarks.collectives import KINDS, collectives, totals, trip_counts
+from benchmarks.table import write_table
+from benchmarks.tpu_compiler import CHIPS
+
+TABLE = Path(__file__).parent / "results" / "aot_scale.csv"
+SECONDS_PER_HOP = 1e-6  # About, from one chip to the next: jax-ml.github.io/scaling-book/tpus.
+
+
+# Each batch on each slice; the same share of a chip alone; shared states. The first that does not
+# fit, 1,024 images on a chip, saves the compilation of those that are larger.
+CELLS = (
+    *(
+        Cell(name, batch)
+        for name in ("v5e-16", "v5e-256", "v4-128", "v5e-1")
+        for batch in (2048, 4096, 16384)
+    ),
+    Cell("v5e-1", 64),
+    *(Cell("v5e-16", 2048, fsdp) for fsdp in (4, 16)),
+)
+
+
+def row_of(cell: Cell, found: dict) -> dict:
+    """The row of the table, all figures of one chip but images_per_s."""
+    where = SLICES[cell.slice]
+    chip = CHIPS[where.chip]
+    row = {
+        "cell": str(cell),
+        "chip": f"TPU {where.chip}, compiled only",
+        "chips": cell.chips,
+        "global_batch": cell.batch,
+        "batch_per_chip": cell.batch // cell.chips,
+        "fsdp": cell.fsdp,
+        "accumulation_steps": cell.accumulation,
+        "hbm_gb": f"{where.hbm_bytes / 1e9:.2f}",
+        "jax": found["jax"],
+        "libtpu": found["libtpu"],
+    }
+    if "error" in found:
+        return {**row, "fits": "no"}
+    used = sum(found[key] for key in ("argument_bytes", "output_bytes", "temporary_bytes"))
+    sent = collectives(found["text"], cell.chips)
+    row |= {
+        "fits": "yes",
+        "used_gb": f"{(used - found['alias_bytes']) / 1e9:.2f}",
+        "temporary_gb": f"{found['temporary_bytes'] / 1e9:.2f}",
+        "state_mb": f"{found['output_bytes'] / 1e6:.2f}",
+        "state_by_shardings_mb": f"{found['state_bytes'] / 1e6:.2f}",
+    }
+    for kind in KINDS:
+        count, size = totals(sent).get(kind, (0, 0))
+        name = kind.replace("-", "_")
+        row |= {name: count, f"{name}_mb": f"{size / 1e6:.2f}"}
+    link_bytes = sum(one.times * one.link_bytes for one in sent)
+    sending = link_bytes / where.ici_bytes_per_s
+    latency = where.hops * SECONDS_PER_HOP * sum(one.times * one.passes for one in sent)
+    row |= {
+        "link_mb": f"{link_bytes / 1e6:.2f}",
+        "collective_ms": f"{sending * 1e3:.3f}",
+        "latency_ms": f"{latency * 1e3:.3f}",
+    }
+    # The compiler counts the body of a loop once. That of the parts is all but the update, which
+    # reads parameters, momentum and gradients and writes the first two. Of others it is unknown.
+    loops, parts = trip_counts(found["text"]), cell.accumulation
+    if loops != [parts] * (parts > 1):
+        return row
+    update = 5 * found["params_bytes"] if parts > 1 else 0
+    accessed = (found["bytes_accessed"] - update) * parts + update
+    flops = found["flops"] * parts
+    compute = max(flops / chip.flops, accessed / chip.bandwidth)
+    return row | {
+        "gigaflops": f"{flops / 1e9:.0f}",
+        "accessed_gb": f"{accessed / 1e9:.2f}",
+        "compute_ms": f"{compute * 1e3:.3f}",
+        "images_per_s": f"{cell.batch / (compute + sending):.0f}",
+        "efficiency": f"{compute / (compute + sending):.3f}",
+        "efficiency_with_latency": f"{compute / (compute + sending + latency):.3f}",
+    }
+
+
+def kept_program(cell: Cell, directory: Path | None) -> dict:
+    """The program, from the directory or, where that has none, the compiler."""
+    path = directory / f"{str(cell).replace('/', '_')}.json.gz" if directory else None
+    if path and path.exists():
+        return json.loads(gzip.decompress(path.read_bytes()))
+    found = program(cell)
+    if path:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(json.dumps(found).encode()))
+    return found
+
+
+def read_table() -> dict[str, dict]:
+    if not TABLE.exists():
+        return {}
+    with TABLE.open(newline="") as file:
+        return {row["cell"]: row for row in csv.DictReader(file)}
+
+
+def row_of_less(cell: Cell, rows: dict[str, dict]) -> dict | None:
+    """The row that says that no more images did not fit on such a chip, if there is one."""
+    for name, row in rows.items():
+        other = Cell.parse(name)
+        same_chip = SLICES[other.slice].chip == SLICES[cell.slice].chip
+        if row["fits"] == "no" and other != cell and same_chip and other.part <= cell.part:
+            return row
+    return None
+
+
+def measure(cell: Cell, rows: dict[str, dict], flags) -> None:
+    """Adds the cell to the rows and to the table, in more parts until it fits."""
+    while True:
+        row = rows.get(str(cell))
+        if row is None or flags.again:
+            too_large = row_of_less(cell, rows)
+            found = (
+                {"error": "", "jax": too_large["jax"], "libtpu": too_large["libtpu"]}
+                if too_large
+                else kept_program(cell, flags.programs)
+            )
+            row = rows[str(cell)] = row_of(cell, found)
+            print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+            write_table(TABLE, list(rows.values()))
+        if row["fits"] == "yes":
+            return
+        cell = cell._replace(accumulation=2 * cell.accumulation)
+
+
+HEADINGS = {
+    "cell": "Chips × batch",
+    "batch_per_chip": "Images a chip",
+    "accumulation_steps": "Parts",
+    "used_gb": "GB of a chip",
+    "hbm_gb": "of",
+    "compute_ms": "Compute, ms",
+    "all_reduce": "All-reduces",
+    "link_mb": "MB sent",
+    "collective_ms": "Sending, ms",
+    "latency_ms": "Latency, ms",
+    "images_per_s": "Images/s",
+    "efficiency": "Efficiency",
+    "efficiency_with_latency": "with latency",
+}
+FSDP_HEADINGS = {
+    "fsdp": "fsdp",
+    "state_mb": "State of a chip, MB",
+    "state_by_shardings_mb": "by its shardings",
+    "all_gather": "all-gather",
+    "all_gather_mb": "MB",
+    "reduce_scatter": "reduce-scatter",
+    "reduce_scatter_mb": "MB",
+    "collective_permute": "permute",
+    "collective_permute_mb": "MB",
+    "all_reduce": "all-reduce",
+    "all_reduce_mb": "MB",
+    "link_mb": "MB sent",
+    "used_gb": "GB of a chip",
+}
+
+
+def markdown(rows: dict[str, dict]) -> str:
+    """Returns the two tables of docs/scaling.md."""
+    cells = {Cell.parse(name): row for name, row in rows.items()}
+    cells = dict(sorted(cells.items(), key=lambda item: (list(SLICES).index(item[0][0]), item[0])))
+    sharded = [cell for cell in cells if cell.fsdp > 1]
+    compared = {cell._replace(fsdp=1) for cell in sharded}
+    return "\n\n".join(
+        "\n".join(
+            f"| {' | '.join(line)} |"
+            for line in (
+                headings.values(),
+                ["---"] * len(headings),
+                *([str(row.get(key) or "–") for key in headings] for row in some),
+            )
+        )
+        for headings, some in (
+            (HEADINGS, [row for cell, row in cells.items() if cell.fsdp == 1]),
+            (FSDP_HEADINGS, [cells[cell] for cell in cells if cell in compared or cell in sharded]),
+        )
+    )
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", default=",".join(map(str, CELLS)), help="such as v5e-16x2048")
+    parser.add_argument("--again", action="store_true", help="also what the table has")
+    parser.add_argument("--programs", type=Path, help="where compiled programs are kept")
+    parser.add_argument("--markdown", action="store_true", help="print the table and compile none")
+    flags = parser.parse_args(argv)
+    rows = read_table()
+    if flags.markdown:
+        print(markdown(rows))
+        return 0
+    if importlib.util.find_spec("libtpu") is None:
+        print("The TPU's compiler is missing: `pip install libtpu` and run this again.")
+        return 2
+    for text in flags.cells.split(","):
+        measure(Cell.parse(text), rows, flags)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
