@@ -38,6 +38,7 @@ def assert_identical(first, second):
 @pytest.mark.parametrize(
     ("stop_at", "workers"), [(5, 0), pytest.param(7, 2, marks=pytest.mark.slow)]
 )
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8], indirect=True)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     tiny_config, tmp_path, devices, stop_at, workers
 ):
@@ -151,7 +152,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, t
     assert read_history(damaged) == read_history(whole)
 
 
-@pytest.mark.parametrize("epochs", [4.0, 2.0])
+@pytest.mark.parametrize("epochs", [pytest.param(4.0, marks=pytest.mark.slow), 2.0])
 def test_a_run_that_diverges_in_the_last_step_before_an_evaluation(tiny_config, tmp_path, epochs):
     """Its losses are still finite, but the network saved would not be."""
     tiny_config.schedule.learning_rate = 1e-3
