@@ -312,6 +312,7 @@ def test_eval_refuses_at_the_call():
         eval_batches(Numbered(0), batch_size=5)
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_is_told_why_its_workers_fail(tmp_path):
     # A list will do: the workers fail before they see it.
     end = "next(eval_batches([{'label': 0}], batch_size=9, num_workers=2))"

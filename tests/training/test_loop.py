@@ -59,6 +59,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert steps == list(range(1, 15))
 
 
+@pytest.mark.slow
 def test_eight_devices_learn_what_one_learns(tiny_config, tmp_path):
     losses = {}
     for count in (1, 8):
@@ -216,6 +217,7 @@ def test_a_workdir_of_another_config_is_left_alone(tiny_config, tmp_path):
         train(tiny_config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dataset_that_shrank_is_noticed(tiny_config, tmp_path):
     tiny_config.batch_size = 40
     with pytest.raises(StoppedError):
