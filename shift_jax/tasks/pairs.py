@@ -1,0 +1,189 @@
+"""Pairs of images to verify: looked up in the embeddings of the images, drawn at random, or all."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from shift_jax.errors import InputError, positive_int
+from shift_jax.tasks.verification import check_embeddings, cosine, stratified_folds
+
+_MOST_PAIRS = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs to verify, as positions in a list of images, so that each is embedded once."""
+
+    images: Sequence[str] | np.ndarray
+    """The N images to embed, in this order: paths, or the positions int64 [N] of examples in the
+    labels that the pairs were drawn from."""
+    first: np.ndarray
+    """int64 [P, K], positions in `images`. A pair's similarity is the mean over its K pairs of
+    images: one each, or for pairs of videos some pairs of their frames."""
+    second: np.ndarray
+    """Likewise."""
+    same: np.ndarray
+    """bool [P]."""
+    folds: np.ndarray
+    """int32 [P]."""
+    missing: tuple[str, ...] = ()
+    """The images or videos that the protocol names and that were not found, sorted."""
+    num_left_out: int = 0
+    """The number of the protocol's pairs that are not here, since they need one of `missing`."""
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """Returns each pair's cosine similarity, the mean over its K pairs of images.
+
+        Args:
+          embeddings: float [N, D], of `images` in their order.
+
+        Returns:
+          float64 [P].
+
+        Raises:
+          InputError: another number of embeddings, or what `check_embeddings` refuses.
+        """
+        embeddings = np.asarray(embeddings)
+        check_embeddings(embeddings)
+        if len(embeddings) != len(self.images):
+            raise InputError(
+                f"There are {len(embeddings):,} embeddings, expected one for each of the "
+                f"{len(self.images):,} images, in their order."
+            )
+        first, second = self.first.ravel(), self.second.ravel()
+        scores = np.empty(len(first))
+        # At once, the half million pairs of frames of YTF would need gigabytes.
+        for start in range(0, len(first), 10_000):
+            part = slice(start, start + 10_000)
+            scores[part] = cosine(embeddings[first[part]], embeddings[second[part]])
+        return scores.reshape(self.first.shape).mean(axis=1)
+
+    def describe(self) -> str:
+        """Returns one line: the numbers of pairs and images, and what was left out."""
+        num_same = self.same.sum()
+        text = (
+            f"{num_same:,} same and {len(self.same) - num_same:,} different pairs "
+            f"of {len(self.images):,} images in {len(np.unique(self.folds))} folds"
+        )
+        if self.missing:
+            more = ", …" if len(self.missing) > 5 else ""
+            text += (
+                f"; {self.num_left_out:,} pairs left out, since {len(self.missing):,} were not "
+                f"found: {', '.join(self.missing[:5])}{more}"
+            )
+        return text
+
+
+def random_pairs(
+    labels: np.ndarray,
+    num_pairs: int,
+    seed: int,
+    *,
+    same_fraction: float = 0.5,
+    num_folds: int = 10,
+    excluded: Collection[int] = (),
+) -> Pairs:
+    """Draws distinct pairs of images at random.
+
+    So the paper draws 100,000 from MS-Celeb-1M, without the identities trained on (Section 3.3).
+
+    All pairs of one identity are equally likely, and so are all of two, so that identities with
+    many images occur more often.
+
+    Args:
+      labels: int [N], the identity of each image.
+      num_pairs: how many, no two of which have the same two images.
+      seed: the pairs and folds depend on nothing else than the arguments.
+      same_fraction: the share of pairs of one identity, rounded to whole pairs.
+      num_folds: of `verification.stratified_folds`.
+      excluded: labels to leave out: the identities that were trained on.
+
+    Returns:
+      The pairs, those of one identity first; `images` are the positions in `labels` that occur.
+
+    Raises:
+      InputError: fewer possible pairs than asked for, or numbers that do not fit.
+    """
+    positive_int("num_pairs", num_pairs)
+    if not 0 < same_fraction < 1:
+        raise InputError(f"same_fraction is {same_fraction}, expected a fraction between 0 and 1.")
+    order, start = _by_identity(labels, excluded)
+    rng = np.random.default_rng(seed)
+    num_same = round(num_pairs * same_fraction)
+    ends = []
+    for same, number in ((True, num_same), (False, num_pairs - num_same)):
+        possible = _num_possible(start, same)
+        if number > possible:
+            raise InputError(
+                f"{number:,} pairs of {'the same' if same else 'different'} identities were asked "
+                f"for, and {len(order):,} images of {len(np.unique(start)):,} identities have "
+                f"{possible:,}: ask for fewer pairs or bring more images."
+            )
+        ends.append(_pairs_by_number(start, same, rng.choice(possible, number, replace=False)))
+    return _labelled(order, ends, num_folds, seed)
+
+
+def all_pairs(labels: np.ndarray, *, num_folds: int = 10, seed: int = 0) -> Pairs:
+    """Pairs each image with each other image once, for small sets: 100 images have 4,950 pairs.
+
+    Args:
+      labels: int [N], the identity of each image.
+      num_folds: of `verification.stratified_folds`.
+      seed: likewise.
+
+    Returns:
+      The pairs, those of one identity first; `images` are the positions in `labels`.
+
+    Raises:
+      InputError: more than ten million pairs, or too few of either kind for the folds.
+    """
+    order, start = _by_identity(labels, ())
+    if math.comb(len(order), 2) > _MOST_PAIRS:
+        raise InputError(
+            f"{len(order):,} images have {math.comb(len(order), 2):,} pairs, expected at most "
+            f"{_MOST_PAIRS:,}: use random_pairs."
+        )
+    numbers = {same: np.arange(_num_possible(start, same)) for same in (True, False)}
+    ends = [_pairs_by_number(start, same, each) for same, each in numbers.items()]
+    return _labelled(order, ends, num_folds, seed)
+
+
+def _by_identity(labels: np.ndarray, excluded: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns positions of images sorted by identity, and where in these each one's begins."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels is {labels.dtype} {list(labels.shape)}, expected one integer for each image."
+        )
+    order = np.argsort(labels, kind="stable")
+    order = order[~np.isin(labels[order], list(excluded))]
+    _, first, count = np.unique(labels[order], return_index=True, return_counts=True)
+    return order, np.repeat(first, count)
+
+
+def _num_possible(start: np.ndarray, same: bool) -> int:
+    return int((np.arange(len(start)) - start).sum() if same else start.sum())
+
+
+def _pairs_by_number(start: np.ndarray, same: bool, numbers: np.ndarray) -> np.ndarray:
+    """Returns the pairs of images sorted by identity with these numbers, int64 [2, len(numbers)].
+
+    Pairs are numbered by their second image, then by the first. Each image has as firsts all
+    earlier ones of its identity, or all of earlier identities.
+    """
+    firsts = np.arange(len(start)) - start if same else start
+    up_to = np.cumsum(firsts)
+    second = np.searchsorted(up_to, numbers, side="right")
+    first = numbers - (up_to - firsts)[second] + (start[second] if same else 0)
+    return np.stack([first, second])
+
+
+def _labelled(order: np.ndarray, ends: list[np.ndarray], num_folds: int, seed: int) -> Pairs:
+    same = np.repeat([True, False], [each.shape[1] for each in ends])
+    images, index = np.unique(order[np.concatenate(ends, axis=1)], return_inverse=True)
+    first, second = index.reshape(2, -1, 1)
+    return Pairs(images, first, second, same, stratified_folds(same, num_folds, seed))
