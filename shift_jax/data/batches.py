@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from shift_jax.data.read_ahead import Batch, read_ahead
 from shift_jax.data.reading import EvalReader, TrainReader, stack
+from shift_jax.data.sampling import class_balanced
 from shift_jax.data.sources import Source
 from shift_jax.data.synthetic import (
     SyntheticSource,
@@ -21,7 +22,7 @@ from shift_jax.data.synthetic import (
 )
 from shift_jax.data.transforms import Transform
 from shift_jax.data.unreadable import Allowance
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, check_choice
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, drop_remainder: bool) -> int:
@@ -64,11 +65,13 @@ def train_batches(
     process_count: int = 1,
     num_workers: int = 0,
     max_unreadable_fraction: float = 0.0,
+    sampling: str = "uniform",
 ) -> Iterator[Batch]:
     """Endless shuffled and transformed batches, from `start_step` on.
 
     Batch `step` belongs to epoch `step // steps_per_epoch`. Every epoch is a new
-    permutation of the source with newly drawn transforms.
+    permutation of the source with newly drawn transforms. With `sampling` "balanced" an epoch is
+    as many examples, each drawn for itself: its class uniformly, then one of the class's examples.
 
     In place of an unreadable image comes the source's next readable example, so that a batch
     remains a function of (seed, step); each is warned of once. Synthetic images are neither
@@ -87,13 +90,18 @@ def train_batches(
         Closing or deleting the iterator ends them.
       max_unreadable_fraction: The iterator raises InputError once more distinct examples than
         this fraction of the source have turned out to be unreadable to this process.
+      sampling: "uniform" shows every example once an epoch; "balanced" shows every class equally
+        often in the mean, which needs a source with `labels`.
 
     Returns:
       An iterator over this process's rows: "image" uint8 [b, H, W, C], "label" int32 [b].
 
     Raises:
-      InputError: sizes that do not fit together, or a seed, step or fraction out of range.
+      InputError: sizes that do not fit together, a seed, step or fraction out of range, another
+        sampling, or a balanced one of a source without labels.
     """
+    check_choice("sampling", sampling, ("uniform", "balanced"))
+    balanced = class_balanced(source) if sampling == "balanced" else None
     steps = steps_per_epoch(len(source), batch_size, drop_remainder)
     sizes = {batch_size}
     if not drop_remainder:
@@ -122,7 +130,7 @@ def train_batches(
         grain.MapDataset.source(range(len(source)))
         .seed(seed)
         .shuffle()
-        .random_map(TrainReader(source, transform, allowance)),
+        .random_map(TrainReader(source, transform, allowance, balanced)),
         batch_size=batch_size,
         drop_remainder=drop_remainder,
         process_index=process_index,

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from shift_jax.data.images import EncodedImage, check_image_size
 from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError, did_you_mean
 
-_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+IMAGE_EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +21,7 @@ class FolderSource:
     """Image files, decoded to RGB when they are read. A `Source`."""
 
     folder: str
-    """`<data_dir>/<split>`."""
+    """That of the class folders, such as `<data_dir>/<split>`."""
     file_names: np.ndarray
     """Bytes [n], within their class folder: an array, since millions of strings are slow to send
     to workers."""
@@ -49,19 +52,28 @@ class FolderSource:
 
     def encoded(self, index: int) -> dict:
         """The example at `index` with an `EncodedImage`."""
-        path = self.describe(index)
-        try:
-            image = EncodedImage(_read(path))
-        # Other errors of the system, such as too many open files, are not the image's.
-        except (FileNotFoundError, IsADirectoryError, PermissionError, UndecodableError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UnreadableImage(path, reason) from error
-        return {"image": image, "label": self.labels[index]}
+        return {"image": read_image(self.describe(index)), "label": self.labels[index]}
 
     def describe(self, index: int) -> str:
         """The path of the file at `index`."""
         class_name = self.class_names[self.labels[index]]
         return os.path.join(self.folder, class_name, os.fsdecode(self.file_names[index]))
+
+
+def read_image(path: str) -> EncodedImage:
+    """Reads an image file; raises `UnreadableImage` where its header shows that it is none."""
+    try:
+        return EncodedImage(_read(path))
+    # Other errors of the system, such as too many open files, are not the image's.
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        PermissionError,
+        UndecodableError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableImage(path, reason) from error
 
 
 def _read(path: str) -> bytes:
@@ -110,42 +122,72 @@ def load_folder(
         raise InputError(
             f"data_dir {data_dir} is not a folder; it should hold <split>/<class>/<image>."
         )
-    splits = _subfolders(root)
+    splits = subfolders(data_dir)
     if split not in splits:
         raise InputError(
             f"{data_dir} has no split folder {split!r}; it has: {', '.join(splits) or 'none'}."
             + did_you_mean(split, splits)
         )
-    if not _subfolders(root / split):
+    if not subfolders(root / split):
         raise InputError(
             f"{root / split} has no class folders; put each image in {split}/<class>/."
         )
-    class_names = tuple(sorted({name for each in splits for name in _subfolders(root / each)}))
-    files = [_image_files(root / split / name) for name in class_names]
+    class_names = tuple(sorted({name for each in splits for name in subfolders(root / each)}))
+    folders = [root / split / name for name in class_names]
+    files = [
+        sorted_names(image_names(each, IMAGE_EXTENSIONS) if each.is_dir() else ())
+        for each in folders
+    ]
     labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(names) for names in files])
     if not labels.size:
         raise InputError(
             f"The class folders of {root / split} hold no images; "
-            f"add files ending in {', '.join(sorted(_EXTENSIONS))}."
+            f"add files ending in {', '.join(sorted(IMAGE_EXTENSIONS))}."
         )
-    file_names = np.array([name for names in files for name in names])
-    return FolderSource(str(root / split), file_names, labels, class_names, image_size, eval_crop)
-
-
-def _subfolders(folder: pathlib.Path) -> list[str]:
-    # Hidden folders belong to tools such as .ipynb_checkpoints.
-    return sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    return FolderSource(
+        str(root / split), np.concatenate(files), labels, class_names, image_size, eval_crop
     )
 
 
-def _image_files(folder: pathlib.Path) -> list[bytes]:
-    if not folder.is_dir():
-        return []
+def subfolders(folder: str | os.PathLike[str]) -> list[str]:
+    """Returns the sorted names of the folders in a folder, but for hidden ones."""
+    # Hidden folders belong to tools such as .ipynb_checkpoints.
     with os.scandir(folder) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in _EXTENSIONS
-        ]
-    return [os.fsencode(name) for name in sorted(names)]
+        return sorted(
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+        )
+
+
+def image_names(
+    folder: str | os.PathLike[str], extensions: Collection[str], *, nested: bool = False
+) -> Iterator[str]:
+    """Yields the names of the files in a folder that end like images, in any order.
+
+    Args:
+      folder: Where to look.
+      extensions: Endings of images, such as ".png", in lower case.
+      nested: Whether to look in the folders below too, and in those below them; their files are
+        called `<subfolder>/<file>`.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Hidden files, such as the ._1.jpg that macOS leaves beside 1.jpg, are no images.
+            if entry.name.startswith("."):
+                continue
+            if nested and entry.is_dir():
+                # A link to a folder above would lead round in circles.
+                if not (entry.is_symlink() and _leads_up(entry.path)):
+                    for name in image_names(entry.path, extensions, nested=True):
+                        yield os.path.join(entry.name, name)
+            elif os.path.splitext(entry.name)[1].lower() in extensions:
+                yield entry.name
+
+
+def _leads_up(link: str) -> bool:
+    target = os.path.realpath(link)
+    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
+
+
+def sorted_names(names: Iterable[str]) -> np.ndarray:
+    """Returns file names in order as an array of bytes [n], many times smaller than strings."""
+    return np.array([os.fsencode(name) for name in sorted(names)], np.bytes_)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from shift_jax.data.sampling import ClassBalanced
 from shift_jax.data.sources import Example, Source
 from shift_jax.data.transforms import Transform
 from shift_jax.data.unreadable import Allowance, UndecodableError, Unreadable, UnreadableImage
@@ -25,8 +26,12 @@ class TrainReader:
     source: Source
     transform: Transform
     allowance: Allowance
+    balanced: ClassBalanced | None = None
+    """Draws another index in place of each."""
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        if self.balanced is not None:
+            index = self.balanced.draw(rng)
         read = self._read()
         unreadable: list[Unreadable] = []
         while True:

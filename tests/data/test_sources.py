@@ -128,6 +128,8 @@ def root(tmp_path):
     save(tmp_path / "train/dog/c.pgm", 9, mode="L")
     save(tmp_path / "test/dog/d.bmp", (7, 8, 9))
     (tmp_path / "train/cat/notes.txt").write_text("not an image, and not listed")
+    (tmp_path / "train/cat/._b.png").write_bytes(b"what macOS leaves behind")
+    (tmp_path / "train/cat/animated.gif").write_bytes(b"not listed in class folders")
     (tmp_path / "train/.cache").mkdir()
     return tmp_path
 

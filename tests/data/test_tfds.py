@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from shift_jax.data import (
     EncodedSource,
     UnreadableImage,
+    load_identities,
     load_source,
     pad_crop_flip,
     random_resized_crop,
@@ -144,6 +145,14 @@ def test_imagenet2012_hands_over_encoded_images():
     assert pixels.shape[:2] == encoded["image"].size and pixels.shape[2] == 3
     assert encoded["label"] == example["label"]
     assert batch["image"].shape == (4, 32, 32, 3) and batch["image"].dtype == np.uint8
+
+
+def test_the_mock_of_lfw_is_a_source_of_identities():
+    with tfds.testing.mock_data(num_examples=5):
+        source = load_identities("lfw", None, 32)
+        assert len(source) == source.num_classes == 5
+        assert sorted(source.labels) == list(range(5))
+        assert source[4]["image"].shape == (32, 32, 3)
 
 
 def test_a_damaged_record_is_named(data_dir):

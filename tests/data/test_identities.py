@@ -1,0 +1,458 @@
+"""Folders of identities, TFDS's lfw, and the choice of identities. Sampling: test_sampling.py."""
+
+import io
+import itertools
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.datasets.lfw import lfw_dataset_builder
+
+from shift_jax.data import (
+    EncodedSource,
+    UnreadableImage,
+    eval_batches,
+    identity_names,
+    load_identities,
+    load_source,
+    pad_crop_flip,
+    random_resized_crop,
+    read_names,
+    split_identities,
+    train_batches,
+)
+from shift_jax.errors import InputError
+from tests.data.photos import encoded, photos
+
+KEEP = pad_crop_flip(0, False)
+
+
+def assert_refused(sentence, function, *args, **kwargs):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        function(*args, **kwargs)
+
+
+def write(path, data=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(photos()[0][:40, :60]) if data is None else data)
+
+
+def listed(source):
+    return [os.path.relpath(source.describe(i), source.folder) for i in range(len(source))]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three people with images, one without, and what else lies around in such folders."""
+    for name in (
+        "B_Two/0.jpg",
+        "B_Two/1.jpg",
+        "A_One/only.png",
+        "C/video1/9.jpg",
+        "C/video0/1.jpg",
+    ):
+        write(tmp_path / name)
+    write(tmp_path / "C/video0/takes/2.JPG")
+    (tmp_path / "Empty/video").mkdir(parents=True)
+    for name in (
+        "C/Thumbs.db",
+        "C/notes.txt",
+        "B_Two/._0.jpg",
+        "C/.cache/1.jpg",
+        "__MACOSX/._1.jpg",
+    ):
+        write(tmp_path / name, b"no image")
+    write(tmp_path / ".hidden/1.jpg")
+    write(tmp_path / "list.jpg")
+    return tmp_path
+
+
+# Folders
+
+
+def test_images_are_listed_by_identity_then_by_file_with_those_of_videos(root):
+    source = load_identities("identities", str(root), 16)
+    assert isinstance(source, EncodedSource)
+    assert source.class_names == ("A_One", "B_Two", "C") and source.num_classes == 3
+    assert listed(source) == [
+        "A_One/only.png",
+        "B_Two/0.jpg",
+        "B_Two/1.jpg",
+        "C/video0/1.jpg",
+        "C/video0/takes/2.JPG",
+        "C/video1/9.jpg",
+    ]
+    assert source.labels.tolist() == [0, 1, 1, 2, 2, 2] and source.labels.dtype == np.int32
+    assert identity_names("identities", str(root)) == ["A_One", "B_Two", "C"]
+    copy = pickle.loads(pickle.dumps(source))
+    for i in range(len(source)):
+        assert source[i]["image"].shape == source.image_shape == (16, 16, 3)
+        assert source[i]["label"] == source.encoded(i)["label"] == source.labels[i]
+        np.testing.assert_array_equal(copy[i]["image"], source[i]["image"])
+
+
+def test_named_identities_get_labels_of_their_own(root):
+    source = load_identities("identities", str(root), 16, names={"C", "B_Two", "Empty"})
+    assert source.class_names == ("B_Two", "C") and source.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_links_are_followed_but_not_in_circles(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "3.jpg")
+    (root / "D").symlink_to(elsewhere)
+    (root / "C/video2").symlink_to(elsewhere)
+    (root / "C/video1/up").symlink_to(root / "C")
+    (root / "C/video1/here").symlink_to(root / "C/video1")
+    source = load_identities("identities", str(root), 16, names=["C", "D"])
+    assert listed(source)[3:] == ["C/video2/3.jpg", "D/3.jpg"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_of_files_may_hold_any_bytes(root):
+    name = os.fsencode(str(root)) + b"/A_One/\xff\xc3\xa9.jpg"
+    with open(name, "wb") as file:
+        file.write(encoded(photos()[0][:40, :60]))
+    source = load_identities("identities", str(root), 16, names=["A_One"])
+    assert len(source) == 2 and source[1]["image"].any()
+
+
+def gif(first, second):
+    frames = [Image.fromarray(each) for each in (first, second)]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
+
+
+def test_every_kind_of_image_is_read_in_rgb(tmp_path):
+    colour = photos()[0][:64, :64]
+    grey, other = np.asarray(Image.fromarray(colour).convert("L")), photos()[1][:64, :64]
+    files = {
+        "colour.png": encoded(colour, "PNG"),
+        "cmyk.jpg": encoded(Image.fromarray(colour).convert("CMYK"), quality=95),
+        "animated.gif": gif(colour, other),
+        "lossless.jp2": encoded(colour, "JPEG2000"),
+        "photo.tga": encoded(colour, "TGA"),
+        "grey.pgm": encoded(grey, "PPM"),
+        "grey_16_bits.png": encoded(grey.astype(np.uint16) * 257, "PNG"),
+        "grey.jpg": encoded(grey, quality=95),
+    }
+    for name, data in files.items():
+        write(tmp_path / "person" / name, data)
+    write(tmp_path / "other/1.png")
+    source = load_identities("identities", str(tmp_path), 64, names=["person"])
+    assert len(source) == len(files)
+    for i in range(len(source)):
+        name = os.path.basename(source.describe(i))
+        target = grey[..., None] if name.startswith("grey") else colour
+        difference = np.abs(source[i]["image"].astype(int) - target).mean()
+        # A second frame or inverted inks would be off by dozens.
+        assert difference < 6, (name, difference)
+
+
+def test_damaged_files_are_replaced_in_training_and_masked_in_evaluation(root):
+    (root / "B_Two/1.jpg").write_bytes(b"no image")
+    (root / "C/video0/1.jpg").write_bytes(b"")
+    source = load_identities("identities", str(root), 16)
+    with pytest.raises(UnreadableImage, match=r"B_Two/1\.jpg can not be read as an image"):
+        source[2]
+    for sampling in ("uniform", "balanced"):
+        kwargs = {"batch_size": 6, "seed": 0, "sampling": sampling}
+        batches = train_batches(
+            source, random_resized_crop(16), max_unreadable_fraction=0.4, **kwargs
+        )
+        for batch in itertools.islice(batches, 4):
+            assert (batch["image"].std((1, 2, 3)) > 0).all()
+        batches.close()
+        batches = train_batches(source, KEEP, max_unreadable_fraction=0.2, **kwargs)
+        with pytest.raises(InputError, match="^2 of 6 examples .* can not be read"):
+            list(itertools.islice(batches, 10))
+    (batch,) = eval_batches(source, batch_size=6, max_unreadable_fraction=0.4)
+    assert batch["mask"].tolist() == [True, True, False, False, True, True]
+
+
+def test_folders_that_lead_to_no_images_are_refused(root, tmp_path_factory):
+    endings = (
+        ".avif, .bmp, .gif, .j2k, .jfif, .jp2, .jpe, .jpeg, .jpg, .pbm, .pgm, .png, .pnm, .ppm, "
+        ".tga, .tif, .tiff, .webp"
+    )
+    empty = tmp_path_factory.mktemp("empty")
+    layout = "<data_dir>/<identity>/<image>."
+    no_folder = "is not a folder; it should hold a folder of images for each identity: " + layout
+    expected = "in it, expected one for each of at least two identities: " + layout
+    (empty / "of_all/a").mkdir(parents=True)
+    (empty / "of_all/b").mkdir()
+    cases = {
+        None: f"data_dir None {no_folder}",
+        f"{root}/nowhere": f"data_dir {root}/nowhere {no_folder}",
+        f"{root}/list.jpg": f"data_dir {root}/list.jpg {no_folder}",
+        f"{root}/A_One": f"{root}/A_One has no folders {expected}",
+        f"{root}/Empty": f"{root}/Empty has only the folder 'video' {expected}",
+        f"{empty}/of_all": f"The folders of identities in {empty}/of_all hold no images; add files "
+        f"ending in {endings}.",
+    }
+    for data_dir, sentence in cases.items():
+        assert_refused(sentence, load_identities, "identities", data_dir, 16)
+        assert_refused(sentence, identity_names, "identities", data_dir)
+
+
+def test_other_mistakes_are_told_in_one_sentence(root):
+    folder = str(root)
+    assert_refused(
+        f"{folder} has no identity 'B_Tow', expected one of its 5, such as 'A_One'. Did you mean "
+        "'B_Two'?",
+        load_identities,
+        "identities",
+        folder,
+        16,
+        names=["A_One", "B_Tow"],
+    )
+    assert_refused(
+        f"No identities are to be taken of {folder}; name at least one.",
+        load_identities,
+        "identities",
+        folder,
+        16,
+        names=[],
+    )
+    assert_refused(
+        "Folders of identities have no split 'test': take 'train', and choose identities by name.",
+        load_identities,
+        "identities",
+        folder,
+        16,
+        split="test",
+    )
+    with pytest.raises(InputError, match=r"is 'identites', expected .*Did you mean 'identities'"):
+        load_identities("identites", folder, 16)
+    with pytest.raises(InputError, match=r"is 'folder', expected 'identities' or 'lfw'"):
+        identity_names("folder", folder)
+    with pytest.raises(InputError, match=r"^image_size is 0; it must be a whole number"):
+        load_identities("identities", folder, 0)
+
+
+# LFW
+
+
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory):
+    """Nine records of three people, prepared by TFDS's own builder; one is no image."""
+
+    def examples(self, people):
+        for i, name in enumerate(people):
+            image = np.full((250, 250, 3), 20 * "ABC".index(name[0]) + i, np.uint8)
+            data = b"no image" if i == 8 else encoded(image, "PNG")
+            yield f"{name}/{i}", {"label": name, "image": io.BytesIO(data)}
+
+    def splits(self, manager):
+        people = ["Bea_B", "Ann_A", "Cyd_C"] * 2 + ["Cyd_C"] * 3
+        return [tfds.core.SplitGenerator(name="train", gen_kwargs={"people": people})]
+
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lfw_dataset_builder.Builder, "_split_generators", splits)
+        patch.setattr(lfw_dataset_builder.Builder, "_generate_examples", examples)
+        builder = lfw_dataset_builder.Builder(data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+    return str(folder)
+
+
+def test_lfw_is_numbered_by_its_sorted_names(lfw):
+    assert identity_names("lfw", lfw) == ["Ann_A", "Bea_B", "Cyd_C"]
+    source = load_identities("lfw", lfw, 32)
+    assert isinstance(source, EncodedSource)
+    assert source.class_names == ("Ann_A", "Bea_B", "Cyd_C") and source.num_classes == 3
+    assert np.bincount(source.labels).tolist() == [2, 2, 5] and source.labels.dtype == np.int32
+    records = [source.records[i]["image"] for i in range(9)]
+    damaged = records.index(b"no image")
+    with pytest.raises(UnreadableImage, match=f"^Record {damaged} of lfw train can not be read"):
+        source[damaged]
+    values = []
+    for i in set(range(9)) - {damaged}:
+        example = source[i]
+        assert example["image"].shape == source.image_shape == (32, 32, 3)
+        assert example["label"] == source.labels[i] == source.encoded(i)["label"]
+        values.append(int(example["image"].max()))
+        assert values[-1] // 20 == example["label"]
+    assert sorted(value % 20 for value in values) == list(range(8))
+
+
+def test_lfw_of_some_names_and_slices(lfw):
+    source = load_identities("lfw", lfw, 32, names=["Bea_B", "Ann_A"])
+    assert len(source) == 4 and source.class_names == ("Ann_A", "Bea_B")
+    whole = load_identities("lfw", lfw, 32)
+    assert [source[i]["image"].max() // 20 for i in range(4)] == source.labels.tolist()
+    for i in range(4):
+        record = int(re.search(r"\d+", source.describe(i))[0])
+        np.testing.assert_array_equal(source[i]["image"], whole[record]["image"])
+    assert len(load_identities("lfw", lfw, 32, split="train[:6]")) == 6
+
+
+def test_lfw_trains_balanced(lfw):
+    source = load_identities("lfw", lfw, 32)
+    batches = train_batches(
+        source,
+        random_resized_crop(32),
+        batch_size=9,
+        seed=0,
+        sampling="balanced",
+        max_unreadable_fraction=0.2,
+    )
+    for batch in itertools.islice(batches, 3):
+        np.testing.assert_array_equal(batch["image"].max((1, 2, 3)) // 20, batch["label"])
+    batches.close()
+
+
+def test_lfw_is_refused_with_the_sentences_of_tfds(lfw, tmp_path):
+    assert_refused(
+        "TFDS's lfw train has no identity 'Ann_B', expected one of its 3, such as 'Ann_A'. Did you "
+        "mean 'Ann_A'?",
+        load_identities,
+        "lfw",
+        lfw,
+        32,
+        names=["Ann_B"],
+    )
+    with pytest.raises(InputError, match="^lfw has no split 'test'; it has: train, and slices"):
+        load_identities("lfw", lfw, 32, split="test")
+    with pytest.raises(InputError, match="^lfw is not prepared in .*; prepare it"):
+        identity_names("lfw", str(tmp_path))
+    # Its labels are no classes: accuracy on unseen people would mean nothing.
+    with pytest.raises(InputError, match="^lfw is not an image classification set"):
+        load_source("lfw", "train", data_dir=lfw, image_size=32)
+
+
+# The choice of identities
+
+
+NAMES = [f"m.{i:04x}" for i in range(1000)]
+
+
+def test_a_choice_is_disjoint_and_of_the_numbers_asked_for():
+    train, held_out = split_identities(NAMES, num_train=300, held_out=100, seed=0)
+    assert len(set(train)) == 300 and len(set(held_out)) == 100
+    assert not set(train) & set(held_out) and set(train) | set(held_out) < set(NAMES)
+    assert train == sorted(train) and held_out == sorted(held_out)
+    not_utf8 = os.fsdecode(b"\xff")
+    assert split_identities(["a", not_utf8], num_train=1, held_out=["a"], seed=0)[0] == [not_utf8]
+    everything = split_identities(NAMES, num_train=0, held_out=100, seed=0)
+    assert everything == (sorted(set(NAMES) - set(held_out)), held_out)
+    assert split_identities(NAMES, num_train=0, held_out=0, seed=0) == (NAMES, [])
+    named = split_identities(NAMES, num_train=300, held_out=train[:50], seed=0)
+    assert named[1] == train[:50] and len(named[0]) == 300 and not set(named[0]) & set(train[:50])
+
+
+def test_a_choice_depends_on_the_names_and_the_seed_only():
+    kwargs = {"num_train": 300, "held_out": 100}
+    chosen = split_identities(NAMES, seed=0, **kwargs)
+    assert split_identities(NAMES[::-1] + NAMES[:10], seed=0, **kwargs) == chosen
+    other = split_identities(NAMES, seed=1, **kwargs)
+    # Drawn anew, about 90 of 300 and 10 of 100 are the same.
+    assert 60 < len(set(chosen[0]) & set(other[0])) < 120
+    assert len(set(chosen[1]) & set(other[1])) < 25
+    # For ever, lest a run resumed elsewhere trains on its test.
+    assert split_identities(list("abcdefgh"), num_train=3, held_out=2, seed=0) == (
+        ["a", "d", "h"],
+        ["f", "g"],
+    )
+
+
+def test_more_data_or_another_test_leaves_a_choice_nearly_as_it_was():
+    train, held_out = map(set, split_identities(NAMES, num_train=300, held_out=100, seed=0))
+    assert set(split_identities(NAMES, num_train=300, held_out=500, seed=0)[0]) == train
+    assert set(split_identities(NAMES, num_train=200, held_out=100, seed=0)[0]) < train
+    more = split_identities([*NAMES, "new"], num_train=300, held_out=100, seed=0)
+    assert len(train - set(more[0])) <= 1 and len(held_out - set(more[1])) <= 1
+    one = min(train)
+    without = set(split_identities(NAMES, num_train=300, held_out=[one], seed=0)[0])
+    assert train - without == {one}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        (
+            {"held_out": 1000},
+            "1,000 identities are to be held out of 1,000, expected 0 or more and at least one "
+            "left to train on: hold out another number.",
+        ),
+        (
+            {"held_out": -1},
+            "-1 identities are to be held out of 1,000, expected 0 or more and at least one left "
+            "to train on: hold out another number.",
+        ),
+        (
+            {"held_out": ["m.0000", "m.000x"]},
+            "There is no identity 'm.000x' to hold out, expected one of the 1,000 of the data. Did "
+            "you mean",
+        ),
+        (
+            {"held_out": 400, "num_train": 601},
+            "601 identities are to be trained on (0: all), and 600 of 1,000 are not held out: "
+            "train on fewer, or hold out fewer.",
+        ),
+        (
+            {"held_out": NAMES},
+            "0 identities are to be trained on (0: all), and 0 of 1,000 are not held out: train "
+            "on fewer, or hold out fewer.",
+        ),
+        (
+            {"num_train": -1},
+            "-1 identities are to be trained on (0: all), and 1,000 of 1,000 are not held out: "
+            "train on fewer, or hold out fewer.",
+        ),
+    ],
+)
+def test_a_choice_that_can_not_be_made_is_refused(kwargs, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+        split_identities(NAMES, **({"num_train": 0, "held_out": 0, "seed": 0} | kwargs))
+
+
+def test_a_list_of_names_is_read(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeff# Held out\r\nB_Two\r\n\r\n  Zoë Ångström \r\nB_Two\r\n".encode())
+    assert read_names(path) == ["B_Two", "Zoë Ångström"]
+
+
+def test_a_list_without_names_is_refused(tmp_path):
+    path = tmp_path / "names.txt"
+    expected = "expected one name a line."
+    assert_refused(
+        f"{path} can not be read as a list of identities (No such file or directory); {expected}",
+        read_names,
+        path,
+    )
+    path.write_bytes(b"\xff\xfe")
+    assert_refused(
+        f"{path} can not be read as a list of identities (it is not text in UTF-8); {expected}",
+        read_names,
+        path,
+    )
+    path.write_text("\n# nothing\n")
+    assert_refused(
+        f"{path} has no names of identities in it; write one to a line.", read_names, path
+    )
+
+
+# Real faces
+
+
+def test_the_orl_faces_are_identities(shared_data):
+    root = str(shared_data / "faces/orl")
+    train, held_out = split_identities(
+        identity_names("identities", root), num_train=0, held_out=10, seed=0
+    )
+    sources = [load_identities("identities", root, 92, names=names) for names in (train, held_out)]
+    assert [source.num_classes for source in sources] == [30, 10]
+    assert [len(source) for source in sources] == [300, 100]
+    assert not {source.describe(i) for source in sources[:1] for i in range(300)} & {
+        sources[1].describe(i) for i in range(100)
+    }
+    for source in sources:
+        assert (np.bincount(source.labels) == 10).all()
+        image = source[0]["image"]
+        # Grey, 92x112: the central square is taken as it is.
+        stored = np.asarray(Image.open(source.describe(0)))[10:102]
+        np.testing.assert_array_equal(image, np.repeat(stored[..., None], 3, -1))
