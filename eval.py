@@ -3,8 +3,9 @@
     python eval.py --workdir=runs/quickstart
     python eval.py --workdir=runs/quickstart --which=best --split=train
     python eval.py --checkpoint=runs/quickstart/checkpoints/1200
+    python eval.py --workdir=runs/faces --split=lfw --data_dir=DIR --pairs_file=pairs.txt
 
-Prints top-1 and top-5 and writes metrics.json.
+Prints the task's metrics and writes metrics.json.
 """
 
 import sys
@@ -18,6 +19,7 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of one checkpoint.
 _WHICH = flags.DEFINE_enum("which", "latest", ["latest", "best"], "Which one of --workdir.")
 _SPLIT = flags.DEFINE_string("split", None, "Split to evaluate; default: the config's.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is; default: the config's.")
+_PAIRS_FILE = flags.DEFINE_string("pairs_file", None, "Pairs of faces, for --split=lfw or ytf.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file; default: metrics.json in the workdir.")
 
 cli.define_process_flags()
@@ -32,6 +34,7 @@ def main() -> None:
         which=_WHICH.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
+        pairs_file=_PAIRS_FILE.value,
         output=_OUTPUT.value,
     )
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import jax
     from ml_collections import ConfigDict
 
@@ -50,23 +55,56 @@ class Task(Protocol):
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Returns (mean loss, (new batch_stats, scalar metrics)) of a training batch."""
 
-    def evaluation_sums(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
-        """Returns sums over the unmasked examples of a batch."""
+    def evaluation_outputs(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
+        """Returns sums over the unmasked examples of a batch, and arrays with a row for each."""
 
-    def summarize(self, sums: dict[str, float]) -> dict[str, float]:
-        """Returns a split's metrics from the sums over its batches."""
+    def summarize(self, split: str, outputs: dict[str, Any]) -> dict[str, float]:
+        """Returns a split's metrics.
+
+        Args:
+          split: name of the split.
+          outputs: those of `evaluation_outputs` over all batches: scalars are added up, arrays
+            joined, with rows of masked examples at their ends.
+        """
+
+    def report(self, split: str, outputs: dict[str, Any], folder: Path) -> tuple[str, dict]:
+        """Returns what to print of a split, and what JSON shall hold; may draw into `folder`."""
+
+    def draw(self, split: str, outputs: dict[str, Any], path: Path) -> None:
+        """Draws what people want to see of a split while training goes on, if anything."""
+
+
+_TASKS = {
+    "classification": ("shift_jax.tasks.classification", "Classification"),
+    "faces": ("shift_jax.tasks.faces", "Faces"),
+    "style": ("shift_jax.tasks.style", "Style"),
+}
 
 
 def task_class(name: str) -> type[Task]:
     """Returns the class of the task with this name; InputError when there is none."""
-    from shift_jax.tasks.classification import Classification
-
-    tasks = {"classification": Classification}
-    if name not in tasks:
+    if name not in _TASKS:
         raise InputError(
-            f"task is {name!r}, expected one of {', '.join(tasks)}.{did_you_mean(name, tasks)}"
+            f"task is {name!r}, expected one of {', '.join(_TASKS)}.{did_you_mean(name, _TASKS)}"
         )
-    return tasks[name]
+    # Only this one: the others have imports of their own.
+    module, attribute = _TASKS[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Returns the runs that a config asks for: their folders in the workdir, and their configs.
+
+    That is one, in the workdir itself, but for several styles, which make a network each.
+    """
+    if config.task != "style" or len(config.style.images) < 2:
+        return {"": config}
+    runs = {}
+    for image in config.style.images:
+        run = copy.deepcopy(config)
+        run.style.images = (image,)
+        runs[os.path.splitext(os.path.basename(image))[0]] = run
+    return runs
 
 
 def make_task(config: ConfigDict) -> Task:

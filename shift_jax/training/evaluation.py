@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from shift_jax.errors import InputError
 from shift_jax.tasks import Task, make_task, task_class
+from shift_jax.training.checkpoint_files import read_manifest
 from shift_jax.training.checkpoints import find_checkpoint, restore_variables
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes import from_first, is_first
@@ -34,10 +36,23 @@ def evaluate(
     mesh: Mesh,
     stop: StopRequest | None = None,
 ) -> dict[str, float]:
-    """Returns the task's metrics over one whole split.
+    """Returns the task's metrics over one whole split; see `collect`."""
+    outputs = collect(task, variables, split, eval_step, mesh, stop)
+    return task.summarize(split, outputs)
+
+
+def collect(
+    task: Task,
+    variables: dict,
+    split: str,
+    eval_step: Callable,
+    mesh: Mesh,
+    stop: StopRequest | None = None,
+) -> dict[str, float | np.ndarray]:
+    """Returns the task's outputs over one whole split: sums, and arrays joined along axis 0.
 
     Args:
-      task: yields masked batches of constant size and turns their sums into metrics.
+      task: yields masked batches of constant size and what to compute of each.
       variables: of the network, on the devices in any way or on the host.
       split: name of the split.
       eval_step: from `make_eval_step`.
@@ -51,15 +66,19 @@ def evaluate(
     # The last batch is padded anyway, so all of them may as well divide over the devices.
     batch_size = math.ceil(task.eval_batch_size / mesh.size) * mesh.size
     sums: dict[str, float] = defaultdict(float)
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    def add(batch_sums) -> None:
+    def add(outputs) -> None:
         if stop is not None:
-            batch_sums = stop.listen(batch_sums)
+            outputs = stop.listen(outputs)
             if stop.is_agreed:
                 raise EvaluationStoppedError
-        # As Python floats: float32 cannot count past 2^24 examples.
-        for key, value in batch_sums.items():
-            sums[key] += float(value)
+        for key, value in outputs.items():
+            if value.ndim:
+                rows[key].append(np.asarray(value))
+            else:
+                # As Python floats: float32 cannot count past 2^24 examples.
+                sums[key] += float(value)
 
     running: dict = {}
     with contextlib.closing(task.eval_batches(split, batch_size)) as batches:
@@ -68,7 +87,7 @@ def evaluate(
             finished, running = running, eval_step(variables, batch)
             add(finished)
         add(running)
-    return task.summarize(sums)
+    return {**sums, **{key: np.concatenate(parts) for key, parts in rows.items()}}
 
 
 class TrainedModel:
@@ -77,10 +96,12 @@ class TrainedModel:
     Args:
       checkpoint: folder of the checkpoint, which holds its config too.
       data_dir: where the dataset is; None is where the config says.
+      pairs_file: of a task that compares pairs, the file that names them.
 
     Attributes:
       checkpoint: the folder.
       config: what it was trained with.
+      metrics: those of its evaluation in training, empty where there was none.
       task: made from the config.
       variables: "params" and "batch_stats", on all devices.
 
@@ -88,12 +109,25 @@ class TrainedModel:
       InputError: not a checkpoint, or a damaged one.
     """
 
-    def __init__(self, checkpoint: Path, data_dir: str | None = None):
+    def __init__(
+        self, checkpoint: Path, data_dir: str | None = None, pairs_file: str | None = None
+    ):
         self.checkpoint = checkpoint
         variables, config = restore_variables(checkpoint)
         self.config = ConfigDict(config)
+        self.metrics: dict[str, float] = read_manifest(checkpoint)["metrics"]
         if data_dir is not None:
-            self.config.data.data_dir = data_dir
+            if "verification" in self.config:
+                self.config.verification.data_dir = data_dir
+            else:
+                self.config.data.data_dir = data_dir
+        if pairs_file is not None:
+            if "verification" not in self.config:
+                raise InputError(
+                    f"{checkpoint} is of the task {self.config.task!r}, which compares no pairs: "
+                    "leave out --pairs_file."
+                )
+            self.config.verification.pairs_file = pairs_file
         self.task = make_task(self.config)
         self._mesh = make_mesh()
         self.variables = jax.device_put(variables, replicated(self._mesh))
@@ -101,7 +135,11 @@ class TrainedModel:
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Returns the task's metrics over one split."""
-        return evaluate(self.task, self.variables, split, self._eval_step, self._mesh)
+        return self.task.summarize(split, self.outputs(split))
+
+    def outputs(self, split: str) -> dict[str, float | np.ndarray]:
+        """Returns what `collect` does over one split."""
+        return collect(self.task, self.variables, split, self._eval_step, self._mesh)
 
 
 def evaluate_and_report(
@@ -111,19 +149,21 @@ def evaluate_and_report(
     which: str = "latest",
     split: str | None = None,
     data_dir: str | None = None,
+    pairs_file: str | None = None,
     output: str | None = None,
-) -> dict[str, float]:
+) -> dict:
     """Evaluates one checkpoint, prints its metrics and writes them as JSON.
 
     Args:
       workdir: a run's folder, of which `which` ("latest" or "best") is evaluated.
       checkpoint: folder of one checkpoint instead.
       split: what to evaluate on; None is the config's evaluation split.
-      data_dir: where the dataset is; None is where the config says.
-      output: JSON file; None is metrics.json in the run's folder.
+      data_dir, pairs_file: see `TrainedModel`.
+      output: JSON file, beside which pictures go; None is metrics.json in the run's folder.
 
     Returns:
-      What was written: the task's metrics with "split" and "checkpoint".
+      What was written: the task's report with "split" and "checkpoint"; in other processes than
+      the first, nothing.
 
     Raises:
       InputError: no such run, checkpoint, split or dataset, or not exactly one of `workdir` and
@@ -134,22 +174,18 @@ def evaluate_and_report(
     path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
     # Of a run that goes on, another process may already see a newer one.
     path = Path(from_first(str(path)))
-    trained = TrainedModel(path, data_dir)
-    split = split or trained.task.eval_split
-    metrics = trained.evaluate(split)
-    record = {**metrics, "split": split, "checkpoint": str(path)}
-    if not is_first():
-        return record
-    for key, value in metrics.items():
-        name = key.replace("top", "top-")
-        if key in trained.task.fractions:
-            print(f"{split} {name} {100 * value:.2f} %")
-        else:
-            print(f"{split} {name} {value:,.6g}")
     if output is None and path.parent.name != "checkpoints":
         raise InputError(f"{path} is not in the workdir of a run: say where to write by --output.")
     target = Path(output) if output else path.parent.parent / "metrics.json"
+    trained = TrainedModel(path, data_dir, pairs_file)
+    split = split or trained.task.eval_split
+    outputs = trained.outputs(split)
+    if not is_first():
+        return {}
     try:
+        text, record = trained.task.report(split, outputs, target.parent)
+        print(text)
+        record = {**record, "split": split, "checkpoint": str(path)}
         write_json(target, record)
     except OSError as error:
         raise InputError(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import jax
 
 from shift_jax.errors import InputError
-from shift_jax.tasks import make_task
+from shift_jax.tasks import make_task, separate_runs
 from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.checks import check_batches, check_numbers
-from shift_jax.training.evaluation import EvaluationStoppedError, evaluate
+from shift_jax.training.evaluation import EvaluationStoppedError, collect
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import Pace, RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
@@ -52,19 +52,22 @@ def train(
 
     Args:
       config: the experiment; `configs/common.py` explains its fields.
-      workdir: folder of config.json, history.jsonl, checkpoints/ and tensorboard/.
+      workdir: folder of config.json, history.jsonl, checkpoints/, pictures/ and tensorboard/; of
+        a config with several styles, of such a folder for each.
       devices: what to train on; None is all devices of all processes.
       should_stop: called with the number of steps taken; True saves and stops.
 
     Returns:
-      The last evaluation's metrics.
+      The last evaluation's metrics, of the last run where the config asks for several.
 
     Raises:
       InputError: a bad config, dataset, model, batch size or workdir.
       DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
       StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
     """
-    return _Trainer(config, Path(workdir), devices).run(should_stop)
+    for folder, run in separate_runs(config).items():
+        metrics = _Trainer(run, Path(workdir) / folder, devices).run(should_stop)
+    return metrics
 
 
 class _Trainer:
@@ -216,7 +219,7 @@ class _Trainer:
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
         try:
-            return evaluate(
+            outputs = collect(
                 self.task,
                 state.evaluation_variables(),
                 self.task.eval_split,
@@ -226,6 +229,10 @@ class _Trainer:
             )
         except EvaluationStoppedError:
             raise StoppedError(step, self.stop.signal) from None
+        if is_first():
+            picture = self.workdir / "pictures" / f"{step:08}.png"
+            self.task.draw(self.task.eval_split, outputs, picture)
+        return self.task.summarize(self.task.eval_split, outputs)
 
     def _open_log(self, start_step: int, evaluate_again: bool) -> RunLog:
         return RunLog(

@@ -51,7 +51,7 @@ class Learner(Protocol):
         self, variables: dict, batch: dict, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Any, Metrics]]: ...
 
-    def evaluation_sums(self, variables: dict, batch: dict) -> Metrics: ...
+    def evaluation_outputs(self, variables: dict, batch: dict) -> Metrics: ...
 
 
 def init_state(
@@ -210,7 +210,7 @@ def _moved_average(state: TrainState, decay: float) -> Any:
 
 
 def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metrics]:
-    """Returns the jitted (variables, batch) → sums over the examples of one global batch.
+    """Returns the jitted (variables, batch) → the task's outputs for one global batch.
 
     Like the train step's, a batch's "stop" comes back as whether any is true.
     """
@@ -219,7 +219,7 @@ def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metri
         batch = dict(batch)
         stop = batch.pop("stop", None)
         with batch_axes(*BATCH_AXES):
-            sums = learner.evaluation_sums(variables, batch)
-        return sums if stop is None else {**sums, "stop": stop.any()}
+            outputs = learner.evaluation_outputs(variables, batch)
+        return outputs if stop is None else {**outputs, "stop": stop.any()}
 
     return jax.jit(eval_step, in_shardings=(None, over_batch(mesh)), out_shardings=replicated(mesh))

@@ -81,9 +81,9 @@ def test_masked_examples_do_not_count(config):
     task = make_task(config)
     task.model = Logits()
     labels, mask = [3, 1, 5, 0], [True, False, True, False]
-    sums = task.evaluation_sums({}, batch(labels, mask))
+    sums = task.evaluation_outputs({}, batch(labels, mask))
     kept = {key: value[::2] for key, value in batch(labels, mask).items()}
-    alone = task.evaluation_sums({}, kept)
+    alone = task.evaluation_outputs({}, kept)
     for key in ("examples", "loss", "top1", "top5"):
         assert float(sums[key]) == pytest.approx(float(alone[key]), rel=1e-6)
     assert sums["examples"] == 2
@@ -93,7 +93,7 @@ def test_ties_are_not_all_hits(config):
     task = make_task(config)
     task.model = Logits()
     flat = {**batch([0, 1, 5], [True] * 3), "image": jnp.zeros((3, 8, 8, 1), jnp.uint8)}
-    sums = task.evaluation_sums({}, flat)
+    sums = task.evaluation_outputs({}, flat)
     assert sums["top1"] == 1 and sums["top5"] == 2
 
 
@@ -117,7 +117,7 @@ def test_the_model_has_the_datasets_classes_and_the_configs_type(config):
 
 def test_an_empty_split_has_no_metrics(config):
     with pytest.raises(InputError, match="no examples"):
-        make_task(config).summarize({"examples": 0.0})
+        make_task(config).summarize("test", {"examples": 0.0})
 
 
 @pytest.fixture

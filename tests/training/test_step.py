@@ -67,7 +67,7 @@ class Regression:
         metrics = {"largest": jnp.abs(y).max(), "random": jax.random.uniform(rng)}
         return ((y - batch["y"]) ** 2).mean(), (batch_stats, metrics)
 
-    def evaluation_sums(self, variables, batch):
+    def evaluation_outputs(self, variables, batch):
         return {"sum": (batch["x"] @ variables["params"]["kernel"]).sum()}
 
 

@@ -1,0 +1,197 @@
+"""What the tasks on labelled images share: sources, augmentation, batches, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shift_jax import data
+from shift_jax.errors import InputError, check_choice
+from shift_jax.models import create_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flax import linen as nn
+    from ml_collections import ConfigDict
+
+
+class ImageTask:
+    """A task whose batches have "image" uint8 [B, H, W, C] and "label" int32 [B].
+
+    Evaluation batches have "mask" bool [B] too. A task inherits from it and says which examples a
+    split has (`source`, `_train_source`), what its network is, and its loss and metrics.
+
+    Args:
+      config: the experiment's; `configs/common.py` explains its fields.
+
+    Attributes:
+      fractions: see `shift_jax.tasks.Task`.
+
+    Raises:
+      InputError: a type of the network's numbers that does not exist.
+    """
+
+    fractions: frozenset[str]
+
+    def __init__(self, config: ConfigDict):
+        check_choice("model.dtype", config.model.dtype, ("float32", "bfloat16", "float16"))
+        if "num_classes" in config.model:
+            raise InputError("num_classes comes from the dataset: leave it out of the config.")
+        smoothing = config.get("label_smoothing", 0.0)  # Not all tasks have labels.
+        if not 0 <= smoothing < 1:
+            raise InputError(f"label_smoothing is {smoothing}, expected 0 or a fraction below 1.")
+        self.config = config
+        self.eval_batch_size = config.eval_batch_size
+        self.eval_split = config.data.eval_split
+
+    def source(self, split: str) -> data.Source:
+        """The examples of one split, in a fixed order, as they are evaluated."""
+        raise NotImplementedError
+
+    @cached_property
+    def _train_source(self) -> data.Source:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Opens both splits and the network; raises `InputError` where they do not fit."""
+        channels = self.image_shape[-1]
+        for name in ("mean", "std"):
+            values = self.config.data[name]
+            are_numbers = all(isinstance(value, int | float) for value in values)
+            if len(values) != channels or not are_numbers or (name == "std" and min(values) <= 0):
+                raise InputError(
+                    f"data.{name} is {tuple(values)}, expected {channels} number(s)"
+                    f"{' above 0' if name == 'std' else ''}, one for each channel of the images."
+                )
+        self._augmentation()
+        data.check_max_unreadable_fraction(self.config.data.max_unreadable_fraction)
+        data.steps_per_epoch(
+            self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
+        )
+        test_shape = self.source(self.eval_split).image_shape
+        if test_shape != self.image_shape:
+            raise InputError(
+                f"The images of {self.eval_split!r} are {test_shape} and those of training "
+                f"{self.image_shape}: set data.image_size."
+            )
+
+    def _augmentation(self) -> data.Transform:
+        """The random transform of the training images; `InputError` where it makes no sense."""
+        settings = self.config.data
+        check_choice("data.augmentation", settings.augmentation, ("pad_crop_flip", "inception"))
+        inception_only = ("color_jitter", "randaugment_num_ops")
+        unused = inception_only if settings.augmentation == "pad_crop_flip" else ("pad",)
+        for name in unused:
+            if settings[name]:
+                raise InputError(
+                    f"data.{name} is {settings[name]!r}, but data.augmentation="
+                    f"{settings.augmentation!r} has no use for it: set it to 0, or choose the "
+                    "other augmentation."
+                )
+        if settings.augmentation == "pad_crop_flip":
+            return data.pad_crop_flip(settings.pad, settings.flip)
+        height, width, channels = self.image_shape
+        if height != width:
+            raise InputError(
+                f"The images are {height}x{width}, but data.augmentation='inception' makes "
+                "squares: set data.image_size."
+            )
+        for name in inception_only:
+            if settings[name] and channels != 3:
+                raise InputError(
+                    f"data.{name} is {settings[name]!r}, which needs RGB images, but these have "
+                    f"{channels} channel(s): set it to 0."
+                )
+        return data.random_resized_crop(
+            height,
+            scale=settings.crop_scale,
+            ratio=settings.crop_ratio,
+            flip=settings.flip,
+            color_jitter=settings.color_jitter,
+            randaugment_num_ops=settings.randaugment_num_ops,
+            randaugment_magnitude=settings.randaugment_magnitude,
+        )
+
+    def _network(self, **more) -> nn.Module:
+        """The config's network, perhaps with more arguments."""
+        arguments = self.config.model.to_dict()
+        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+        return create_model(arguments.pop("name"), **arguments, **more)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        return self._train_source.image_shape
+
+    @property
+    def examples_per_epoch(self) -> int:
+        return len(self._train_source)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return data.steps_per_epoch(
+            self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
+        )
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        remainder = self.examples_per_epoch % self.config.batch_size
+        if self.config.data.drop_remainder or not remainder:
+            return (self.config.batch_size,)
+        if self.examples_per_epoch < self.config.batch_size:
+            return (remainder,)
+        return (self.config.batch_size, remainder)
+
+    def train_batches(self, start_step: int) -> Iterator[dict]:
+        settings = self.config.data
+        return data.train_batches(
+            self._train_source,
+            self._augmentation(),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            # Configs of older checkpoints do not have it.
+            sampling=settings.get("sampling", "uniform"),
+            drop_remainder=settings.drop_remainder,
+            start_step=start_step,
+            num_workers=settings.num_workers,
+            max_unreadable_fraction=settings.max_unreadable_fraction,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
+        return data.eval_batches(
+            self.source(split),
+            batch_size=batch_size,
+            num_workers=self.config.data.num_workers,
+            max_unreadable_fraction=self.config.data.get("max_unreadable_fraction", 0.0),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def summarize(self, split: str, outputs: dict) -> dict[str, float]:
+        raise NotImplementedError
+
+    def report(self, split: str, outputs: dict, folder: Path) -> tuple[str, dict]:
+        metrics = self.summarize(split, outputs)
+        lines = [
+            f"{split} {key.replace('top', 'top-')} "
+            + (f"{100 * value:.2f} %" if key in self.fractions else f"{value:,.6g}")
+            for key, value in metrics.items()
+        ]
+        return "\n".join(lines), metrics
+
+    def draw(self, split: str, outputs: dict, path: Path) -> None:
+        """Draws nothing; the numbers tell all."""
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Returns uint8 [B, H, W, C] in 0..255 as float32 with the dataset's mean and deviation."""
+        mean = np.asarray(self.config.data.mean, np.float32)
+        deviation = np.asarray(self.config.data.std, np.float32)
+        return (images.astype(jnp.float32) / 255 - mean) / deviation
