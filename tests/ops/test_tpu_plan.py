@@ -85,7 +85,10 @@ def test_the_bytes_declared_are_the_bytes_copied(name, operation, prologue, monk
     assert copied_bytes(call) == call.params["cost_estimate"].bytes_accessed
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    "operation",
+    [pytest.param(o, marks=() if o == "forward" else pytest.mark.slow) for o in OPERATIONS],
+)
 def test_shiftnet_a_copies_little_more_than_its_arguments_and_results(operation):
     for *size, features, spec in layers("shiftnet_a"):
         shape = (64, *size)
