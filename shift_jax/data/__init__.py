@@ -1,4 +1,4 @@
-"""Image classification data: sources -> transforms -> batches.
+"""Labelled images and faces: sources -> transforms -> batches.
 
     source = load_source("cifar100", "train", data_dir="...")
     batches = train_batches(source, pad_crop_flip(pad=4, flip=True), batch_size=128, seed=0)
@@ -10,21 +10,39 @@ first use.
 """
 
 from shift_jax.data.batches import eval_batches, steps_per_epoch, train_batches
+from shift_jax.data.identities import (
+    identity_names,
+    image_paths,
+    load_identities,
+    read_names,
+    split_identities,
+)
 from shift_jax.data.inception import random_resized_crop
+from shift_jax.data.photos import load_photos, read_photo
+from shift_jax.data.selections import ImageFiles, Subset
 from shift_jax.data.sources import EncodedSource, Source, load_source
 from shift_jax.data.transforms import Transform, pad_crop_flip
 from shift_jax.data.unreadable import UnreadableImage, check_max_unreadable_fraction
 
 __all__ = [
     "EncodedSource",
+    "ImageFiles",
     "Source",
+    "Subset",
     "Transform",
     "UnreadableImage",
     "check_max_unreadable_fraction",
     "eval_batches",
+    "identity_names",
+    "image_paths",
+    "load_identities",
+    "load_photos",
     "load_source",
     "pad_crop_flip",
     "random_resized_crop",
+    "read_names",
+    "read_photo",
+    "split_identities",
     "steps_per_epoch",
     "train_batches",
 ]

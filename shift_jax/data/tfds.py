@@ -62,7 +62,7 @@ class EncodedTfdsSource:
 
     def encoded(self, index: int) -> dict:
         """The example at `index` with an `EncodedImage`."""
-        record = self.records[index]
+        record = self._record(index)
         try:
             image = EncodedImage(record["image"], self.image_shape[-1])
         except UndecodableError as error:
@@ -72,6 +72,30 @@ class EncodedTfdsSource:
     def describe(self, index: int) -> str:
         """What the record at `index` is called."""
         return f"Record {index} of {self.name}"
+
+    def _record(self, index: int) -> dict[str, Any]:
+        return self.records[index]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelabelledTfdsSource(EncodedTfdsSource):
+    """Some records of a TFDS set, with other labels than theirs. A `Source`."""
+
+    positions: np.ndarray
+    """int64 [n], in the records."""
+    labels: np.ndarray
+    """int32 [n]."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def describe(self, index: int) -> str:
+        """What the record at `index` is called."""
+        return super().describe(int(self.positions[index]))
+
+    def _record(self, index: int) -> dict[str, Any]:
+        record = self.records[int(self.positions[index])]
+        return {"image": record["image"], "label": self.labels[index]}
 
 
 def load_tfds(
@@ -109,10 +133,7 @@ def load_tfds(
         import tensorflow_datasets as tfds
 
         decoders = {"image": tfds.decode.SkipDecoding()}
-    try:
-        records = builder.as_data_source(split, decoders=decoders)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise InputError(_why_not_readable(name, split, data_dir, builder, error)) from error
+    records = _records(name, split, data_dir, builder, decoders)
     label = features["label"]
     common = {
         "records": records,
@@ -124,6 +145,83 @@ def load_tfds(
     if decoders is None:
         return TfdsSource(**common)
     return EncodedTfdsSource(f"{name} {split}", **common)
+
+
+def load_texts(
+    name: str, split: str, data_dir: str | None
+) -> tuple[Sequence[dict[str, Any]], list[str]]:
+    """Opens one split of a prepared TFDS set with an "image" and a text as its "label", as lfw.
+
+    Args:
+      name: TFDS name.
+      split: TFDS split, slices included.
+      data_dir: TFDS folder; None for TFDS's default.
+
+    Returns:
+      The records, their images as the bytes of their files, and the label of each: all records
+      are read once for these, and no image is decoded.
+
+    Raises:
+      InputError: as `load_tfds`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir, ())
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    records = _records(name, split, data_dir, builder, decoders)
+    return records, [_text(records[i]["label"]) for i in range(len(records))]
+
+
+def load_unlabelled(
+    name: str, split: str, data_dir: str | None, image_size: int
+) -> RelabelledTfdsSource:
+    """Opens one split of a prepared TFDS set that has an "image", with label 0 for all.
+
+    Args:
+      name, split, data_dir: as for `load_texts`.
+      image_size: Side in pixels of the square images returned.
+
+    Raises:
+      InputError: as `load_tfds`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir, ())
+    if not isinstance(dict(builder.info.features).get("image"), tfds.features.Image):
+        raise InputError(
+            f"{name} has no 'image', expected a TFDS set of photos, such as coco: its features are "
+            f"{', '.join(sorted(builder.info.features))}."
+        )
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    records = _records(name, split, data_dir, builder, decoders)
+    return RelabelledTfdsSource(
+        f"{name} {split}",
+        records,
+        1,
+        None,
+        (image_size, image_size, 3),
+        positions=np.arange(len(records)),
+        labels=np.zeros(len(records), np.int32),
+    )
+
+
+def _text(value: Any) -> str:
+    # Bytes in a prepared set, and a string in an array in TFDS's mock of one.
+    value = np.asarray(value, object).item()
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _records(
+    name: str,
+    split: str,
+    data_dir: str | None,
+    builder: "tfds.core.DatasetBuilder",
+    decoders: dict[str, Any] | None,
+) -> Sequence[dict[str, Any]]:
+    try:
+        return builder.as_data_source(split, decoders=decoders)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise InputError(_why_not_readable(name, split, data_dir, builder, error)) from error
 
 
 def _builder(

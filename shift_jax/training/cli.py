@@ -140,7 +140,7 @@ def _status_of(main: Callable[[], object]) -> tuple[int, bool]:
         where = error.filename or "The disk"
         print(
             f"error: {where} cannot be used ({error.strerror}): make room, mend it or choose "
-            "another place; the same command goes on from the newest checkpoint.",
+            "another place; the same command goes on from what is saved.",
             file=sys.stderr,
         )
         return 1, False

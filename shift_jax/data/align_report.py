@@ -1,0 +1,95 @@
+"""The report of an alignment: what became of each photo, and what a later run need not do again."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Iterable
+
+from shift_jax.errors import InputError
+
+FILE_NAME = "align_report.csv"
+
+ALIGNED, CROPPED, NO_FACE, UNREADABLE = "aligned", "cropped", "no_face", "unreadable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one photo. All texts, as they are in the file."""
+
+    path: str
+    """Of the photo, in SRC."""
+    status: str
+    """aligned; no_face; cropped, its centre, since it has no face; or unreadable."""
+    output: str = ""
+    """Of the aligned face, in DST."""
+    faces: str = "0"
+    """How many the photo has."""
+    confidence: str = ""
+    """MTCNN's in the chosen face, 0 .. 1."""
+    eye_distance: str = ""
+    """In pixels of the photo."""
+    image_size: str = ""
+    face: str = ""
+    """Which face was to be chosen."""
+    min_confidence: str = ""
+    reason: str = ""
+    """Why the photo can not be read."""
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+class Report:
+    """DST/align_report.csv, appended to photo by photo.
+
+    Args:
+      folder: DST.
+
+    Attributes:
+      rows: the newest row of each photo, by its path.
+
+    Raises:
+      InputError: a file of that name is there that is no such report.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._path = folder / FILE_NAME
+        self.rows = {row.path: row for row in self._read()}
+
+    def rewrite(self, rows: Iterable[Row]) -> None:
+        """Makes these the only rows."""
+        self.rows = {row.path: row for row in rows}
+        partial = self._path.with_name(f".{FILE_NAME}.partial")
+        text = _line(_COLUMNS) + "".join(map(_as_line, self.rows.values()))
+        partial.write_bytes(os.fsencode(text))
+        os.replace(partial, self._path)
+
+    def append(self, row: Row) -> None:
+        """Adds the row of one photo, in place of an earlier one."""
+        self.rows[row.path] = row
+        with open(self._path, "ab") as file:
+            file.write(os.fsencode(_as_line(row)))
+
+    def _read(self) -> list[Row]:
+        if not self._path.exists():
+            return []
+        text = os.fsdecode(self._path.read_bytes())
+        lines = csv.reader(io.StringIO(text, newline=""))
+        if next(lines, None) != list(_COLUMNS):
+            raise InputError(f"{self._path} is no report of an alignment: choose another folder.")
+        # A run that was killed may have left half a line: that photo's turn comes again.
+        return [Row(*fields) for fields in lines if len(fields) == len(_COLUMNS)]
+
+
+def _as_line(row: Row) -> str:
+    return _line(dataclasses.astuple(row))
+
+
+def _line(fields: Iterable[str]) -> str:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerow(fields)
+    return file.getvalue()
