@@ -11,8 +11,83 @@ from shift_jax.models.arguments import literal
 
 def classification() -> ConfigDict:
     """Returns an image-classification experiment without dataset and model."""
+    config = _experiment("classification")
+    config.label_smoothing = 0.0
+    config.mixup_alpha = 0.0  # Of the Beta distribution that mixes pairs of images; 0 for none.
+    return config
+
+
+def faces() -> ConfigDict:
+    """Returns a face-embedding experiment without model.
+
+    The images of data.data_dir/IDENTITY/ are of one person each.
+    """
+    config = _experiment("faces")
+    config.label_smoothing = 0.0
+    config.data.name = "identities"  # Or "lfw", TFDS's; both to train on.
+    config.data.eval_split = "all"  # Pairs of others: "all", "random", or those of "lfw", "ytf".
+    config.data.num_identities = 0  # To train on, drawn at random; 0 for all not held out.
+    config.data.held_out = 10  # Identities drawn at random that are not trained on.
+    config.data.held_out_file = ""  # Or a file with their names, one on each line.
+    config.data.image_size = 160  # Side in pixels of aligned faces.
+    config.data.sampling = "uniform"  # Over images, or "balanced": over identities.
+    config.data.mean = (0.5, 0.5, 0.5)
+    config.data.std = (128 / 255,) * 3
+
+    config.loss = ConfigDict()  # See shift_jax.tasks.face_losses.
+    config.loss.center_weight = 0.003  # Of the center loss beside softmax; 0 for none.
+    config.loss.center_rate = 0.5  # By which the centers follow the embeddings, 0..1.
+    config.loss.margin = "none"  # Or "cosface", "arcface".
+    config.loss.margin_size = 0.5
+    config.loss.margin_scale = 64.0
+
+    config.verification = ConfigDict()
+    config.verification.data_dir = ""  # Of the pairs' images; "" is data.data_dir.
+    config.verification.pairs_file = ""  # "" is pairs.txt (lfw) or splits.txt (ytf) in it.
+    config.verification.num_pairs = 100_000  # Of "random".
+    config.verification.num_frame_pairs = 100  # Of two videos (ytf), drawn at random.
+    config.verification.num_folds = 10  # Of "all" and "random".
+    config.verification.seed = 0  # Of what is drawn for pairs, frames and folds.
+    return config
+
+
+def style() -> ConfigDict:
+    """Returns a style-transfer experiment without model and style; the numbers are the authors'."""
+    config = _experiment("style")
+    config.data.name = "photos"  # A folder of photos; or "coco", TFDS's.
+    config.data.train_split = "train"
+    config.data.eval_split = "test"  # The photos held out; of TFDS a slice of a split.
+    config.data.held_out = 8  # Photos of a folder that are not trained on, drawn at random.
+    config.data.image_size = 256
+    config.data.mean = (0.0, 0.0, 0.0)  # The networks take pixels in 0..255.
+    config.data.std = (1 / 255,) * 3
+    config.data.drop_remainder = True
+
+    config.style = ConfigDict()  # See shift_jax.tasks.perceptual_loss.
+    config.style.folder = "styles"
+    config.style.images = ()  # Files in it; each becomes a model of its own.
+    config.style.size = 256  # Shorter side that they are scaled to; 0 leaves them as they are.
+    config.style.vgg_weights = ""  # A file of PyTorch's or Keras' VGG.
+    config.style.vgg_depth = 16  # Or 19.
+    config.style.content_layer = "relu2_2"
+    config.style.style_layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    config.style.content_weight = 1e5
+    config.style.style_weight = 1e10
+    config.style.tv_weight = 0.0  # Of the total variation.
+
+    config.batch_size = 4
+    config.eval_batch_size = 8
+    config.epochs = 2.0
+    config.schedule.name = "constant"
+    config.schedule.learning_rate = 1e-3
+    config.optimizer.name = "adam"
+    config.optimizer.weight_decay = 0.0
+    return config
+
+
+def _experiment(task: str) -> ConfigDict:
     config = ConfigDict()
-    config.task = "classification"
+    config.task = task
     config.seed = 0  # Of initialisation, shuffling and augmentation.
 
     config.model = ConfigDict()
@@ -48,8 +123,6 @@ def classification() -> ConfigDict:
     config.eval_every_epochs = 1.0  # Evaluation and a checkpoint; both also after the last step.
     config.log_every_steps = 50
     config.checkpoint_every_steps = 0  # More checkpoints between evaluations; 0 for none.
-    config.label_smoothing = 0.0
-    config.mixup_alpha = 0.0  # Of the Beta distribution that mixes pairs of images; 0 for none.
     config.ema_decay = 0.0  # Of a moving average of the weights, which is evaluated; 0 for none.
     config.fsdp = 1  # Devices that share one copy of weights and optimizer state; -1 for all.
 
@@ -61,6 +134,7 @@ def classification() -> ConfigDict:
     config.schedule.warmup_epochs = 0.0
 
     config.optimizer = ConfigDict()  # See shift_jax.training.optimizer.make_optimizer.
+    config.optimizer.name = "sgd"  # Or "adam".
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4
@@ -176,4 +250,87 @@ def imagenet(model: str, options: str = "", arguments: Sequence[str] = ()) -> Co
         config.epochs = 1.0
         config.checkpoint_every_steps = 5
         config.log_every_steps = 4
+    return config
+
+
+def face_embedding(model: str, options: str = "") -> ConfigDict:
+    """Returns face embedding by softmax and center loss, on any folder of identities.
+
+    The paper names the losses and the 10,000 identities of MS-Celeb-1M (Section 3.3) and no further
+    number; the others are ours.
+
+    Args:
+      model: "shiftfacenet" or "facenet".
+      options: what follows the colon of --config:
+        paper: 10,000 identities, 100,000 random pairs of the others.
+        small: for some hundred images, which need more augmentation and epochs.
+
+    Raises:
+      InputError: an option that does not exist.
+    """
+    words, pairs = parse_options(options)
+    known = ("paper", "small")
+    for name in (*words, *pairs):
+        if name not in known or name in pairs:
+            raise InputError(
+                f"The options {options!r} have {name!r}, expected {' or '.join(known)}."
+                f"{did_you_mean(name, known)}"
+            )
+    config = faces()
+    config.model.name = model
+    config.data.augmentation = "inception"
+    config.data.crop_scale = (0.7, 1.0)
+    config.data.crop_ratio = (0.9, 1 / 0.9)
+    config.data.flip = True
+    config.data.drop_remainder = True
+    config.data.num_workers = min(os.cpu_count() or 1, 16)
+    config.epochs = 30.0
+    config.checkpoint_every_steps = 1000
+    config.eval_batch_size = 256
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 1.0
+    if "paper" in words:
+        config.data.num_identities = 10_000
+        config.data.held_out = 0
+        config.data.eval_split = "random"
+    if "small" in words:
+        config.data.image_size = 96
+        config.data.num_workers = 0
+    return config
+
+
+def style_transfer(options: str = "") -> ConfigDict:
+    """Returns style transfer by the authors' recipe.
+
+    Args:
+      options: what follows the colon of --config, separated by commas: names of pictures in
+        style.folder, with or without their ending, and
+        original: Johnson's convolutions in place of shifts.
+        variant=text: the sizes of the paper's text in place of those of the released code.
+        small: 128×128 parts of photos, for a CPU.
+
+    Raises:
+      InputError: no style, or an option that does not exist.
+    """
+    words, pairs = parse_options(options)
+    images = tuple(word for word in words if word not in ("original", "small"))
+    unknown = [key for key in pairs if key != "variant"]
+    if not images or unknown:
+        raise InputError(
+            f"The options {options!r} name no style, expected pictures in style.folder, as in "
+            "configs/style.py:mosaic."
+            if not unknown
+            else f"The options {options!r} have {unknown[0]!r}, expected variant=VALUE."
+        )
+    config = style()
+    config.model.name = "style_transformer" if "original" in words else "shift_style_transformer"
+    config.model.variant = pairs.get("variant", "released")
+    config.style.images = images
+    config.checkpoint_every_steps = 1000
+    if "small" in words:
+        config.data.image_size = 128
+        config.data.augmentation = "inception"
+        config.data.crop_scale = (0.2, 1.0)
+        config.data.crop_ratio = (1.0, 1.0)
+        config.data.flip = True
     return config

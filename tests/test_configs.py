@@ -1,12 +1,15 @@
 import importlib
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import cifar, common
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
+from shift_jax.tasks.face_losses import FaceClassifier
 from shift_jax.training.optimizer import make_schedule
 from tests.conftest import REPOSITORY
 
@@ -20,8 +23,11 @@ def test_every_config_says_what_it_is_and_how_to_run_it(name):
     module = importlib.import_module(f"configs.{name}")
     for part in ("Reproduces:", "Expected", "Cost:", f"python train.py --config=configs/{name}.py"):
         assert part in module.__doc__, part
-    config = module.get_config()
-    assert set(config) == set(common.classification()), "fields are declared in common.py"
+    options = {"style": ("mosaic",)}.get(name, ())
+    config = module.get_config(*options)
+    declared = getattr(common, config.task)()
+    for fields, known in ((config, declared), (config.data, declared.data)):
+        assert set(fields) == set(known), "fields are declared in common.py"
 
 
 def test_the_authors_recipe():
@@ -37,6 +43,31 @@ def test_the_authors_recipe():
     assert optimizer.weight_decay_coupled and optimizer.weight_decay_on == "all"
     assert optimizer.restart_momentum_each_epoch
     assert (config.data.pad, config.data.flip) == (4, True)
+
+
+def test_face_configs_are_the_papers_networks():
+    for name, parameters, per_identity in (
+        ("shiftfacenet", 560_160, 129),
+        ("facenet", 23_482_624, 513),
+    ):
+        config = importlib.import_module(f"configs.{name}").get_config("paper")
+        assert (config.model.name, config.data.image_size) == (name, 160)
+        assert (config.data.num_identities, config.data.eval_split) == (10_000, "random")
+        assert config.loss.center_weight > 0 and config.loss.margin == "none"
+        model = FaceClassifier(create_model(name), num_identities=10_000)
+        shapes = jax.eval_shape(
+            lambda m=model: m.init(
+                jax.random.key(0), jnp.zeros((1, 160, 160, 3)), jnp.zeros(1, int)
+            )
+        )
+        sizes = {part: count(tree) for part, tree in shapes["params"].items()}
+        assert sizes == {"network": parameters, "head": 10_000 * per_identity}
+    with pytest.raises(InputError, match="have 'papers', expected paper or small. Did you mean"):
+        common.face_embedding("facenet", "papers")
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def test_options_are_read_as_python_values():

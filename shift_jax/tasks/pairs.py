@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Pairs:
     folds: np.ndarray
     """int32 [P]."""
     missing: tuple[str, ...] = ()
-    """The images or videos that the protocol names and that were not found, sorted."""
+    """The images or videos that the protocol names and that were not found or not readable."""
     num_left_out: int = 0
     """The number of the protocol's pairs that are not here, since they need one of `missing`."""
 
@@ -62,6 +62,34 @@ class Pairs:
             scores[part] = cosine(embeddings[first[part]], embeddings[second[part]])
         return scores.reshape(self.first.shape).mean(axis=1)
 
+    def without(self, unreadable: Mapping[int, str]) -> Pairs:
+        """Returns the pairs that need none of some images, of the same list of images.
+
+        Args:
+          unreadable: position in `images` to what the image is called.
+
+        Raises:
+          InputError: no pair is left.
+        """
+        if not unreadable:
+            return self
+        ends = np.concatenate([self.first, self.second], axis=1)
+        kept = ~np.isin(ends, list(unreadable)).any(axis=1)
+        if not kept.any():
+            raise InputError(
+                f"All {len(kept):,} pairs need one of {len(unreadable):,} unreadable images, the "
+                f"first of which is {next(iter(unreadable.values()))}: replace them."
+            )
+        return dataclasses.replace(
+            self,
+            first=self.first[kept],
+            second=self.second[kept],
+            same=self.same[kept],
+            folds=self.folds[kept],
+            missing=(*self.missing, *unreadable.values()),
+            num_left_out=self.num_left_out + int((~kept).sum()),
+        )
+
     def describe(self) -> str:
         """Returns one line: the numbers of pairs and images, and what was left out."""
         num_same = self.same.sum()
@@ -73,7 +101,7 @@ class Pairs:
             more = ", …" if len(self.missing) > 5 else ""
             text += (
                 f"; {self.num_left_out:,} pairs left out, since {len(self.missing):,} were not "
-                f"found: {', '.join(self.missing[:5])}{more}"
+                f"found or not readable: {', '.join(self.missing[:5])}{more}"
             )
         return text
 

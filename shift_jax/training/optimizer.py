@@ -1,4 +1,4 @@
-"""Learning-rate schedules and SGD as the paper's and the authors' recipes need them."""
+"""Learning-rate schedules, and SGD and Adam as the paper's and the authors' recipes need them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.errors import InputError, check_choice, did_you_mean
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -54,10 +54,11 @@ def make_schedule(config: ConfigDict, steps_per_epoch: int, total_steps: int) ->
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Returns SGD with momentum, in PyTorch's order: clip, coupled decay, momentum, learning rate.
+    """Returns SGD or Adam, in PyTorch's order: clip, coupled decay, momentum, learning rate.
 
     Args:
       config: `optimizer` of the experiment's config:
+        name: "sgd", or "adam" (β 0.9 and 0.999, ε 1e-8), which has no use for the next two fields.
         momentum: decay of the momentum buffer, which adds up gradients without dampening.
         nesterov: whether to look ahead.
         weight_decay: coefficient of the weights, 0 for none.
@@ -73,15 +74,21 @@ def make_optimizer(
       steps_per_epoch: steps in one epoch.
 
     Raises:
-      InputError: unknown `weight_decay_on`.
+      InputError: unknown name or `weight_decay_on`.
     """
+    # Configs of older checkpoints do not have it.
+    name = config.get("name", "sgd")
+    check_choice("optimizer.name", name, ("sgd", "adam"))
     if config.weight_decay_on not in ("all", "kernels"):
         raise InputError(
             f"optimizer.weight_decay_on is {config.weight_decay_on!r}, expected 'all' or 'kernels'."
         )
     mask = _is_kernel if config.weight_decay_on == "kernels" else None
     decay = optax.add_decayed_weights(config.weight_decay, mask)
-    momentum = optax.trace(config.momentum, config.nesterov)
+    if name == "adam":
+        momentum = optax.scale_by_adam()
+    else:
+        momentum = optax.trace(config.momentum, config.nesterov)
     if config.restart_momentum_each_epoch:
         momentum = restart_every(steps_per_epoch, momentum)
     return optax.chain(

@@ -93,8 +93,8 @@ def computed_fields(config: dict) -> dict[str, Any]:
 
 
 def _free_fields(fields: dict[str, Any]) -> set[str]:
-    # A dataset's folder may move with the machine, but of "folder" it is the dataset itself.
-    is_folder = fields.get("data.name") == "folder"
+    # A dataset's folder may move with the machine, but of these it is the dataset itself.
+    is_folder = fields.get("data.name") in ("folder", "identities", "photos")
     return set(_FREE_FIELDS) - ({"data.data_dir"} if is_folder else set())
 
 

@@ -1,0 +1,244 @@
+"""Face embedding: trained to tell identities apart, evaluated by verifying pairs (Section 3.3)."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from shift_jax import data
+from shift_jax.errors import InputError, check_choice
+from shift_jax.tasks.face_losses import MARGINS, FaceClassifier
+from shift_jax.tasks.face_pairs import lfw_pairs, ytf_pairs
+from shift_jax.tasks.image_task import ImageTask
+from shift_jax.tasks.pairs import Pairs, all_pairs, random_pairs
+from shift_jax.tasks.roc_picture import save_roc
+from shift_jax.tasks.verification import verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ml_collections import ConfigDict
+
+PROTOCOLS = ("all", "random", "lfw", "ytf")
+"""The splits: pairs of identities not trained on, all or drawn at random, or of the benchmarks."""
+
+
+class Faces(ImageTask):
+    """The task of face embedding; implements `shift_jax.tasks.Task`.
+
+    Args:
+      config: the experiment's; `configs/common.py` explains its fields.
+
+    Raises:
+      InputError: a value that no run could use.
+    """
+
+    best_metric = "auc"
+    fractions = frozenset(
+        {"top1", "accuracy", "accuracy_std", "auc", "eer"}
+        | {f"tar_at_far_{far}" for far in ("0.1", "0.01", "0.001", "0.0001")}
+    )
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        check_choice("data.eval_split", config.data.eval_split, PROTOCOLS)
+        check_choice("data.sampling", config.data.sampling, ("uniform", "balanced"))
+        loss = config.loss
+        check_choice("loss.margin", loss.margin, MARGINS)
+        if not 0 <= loss.center_rate <= 1:
+            raise InputError(f"loss.center_rate is {loss.center_rate}, expected a number in 0..1.")
+        if not 0 <= loss.center_weight < float("inf"):
+            raise InputError(
+                f"loss.center_weight is {loss.center_weight}, expected 0 or a number above it."
+            )
+
+    def check(self) -> None:
+        self.pairs(self.eval_split)
+        super().check()
+
+    @cached_property
+    def _identities(self) -> tuple[list[str], list[str]]:
+        """The names trained on, and all others, which may be tested on."""
+        settings = self.config.data
+        held_out = settings.held_out
+        if settings.held_out_file:
+            if held_out:
+                raise InputError(
+                    "data.held_out and data.held_out_file both say which identities are not to be "
+                    "trained on: set one of them to 0 or ''."
+                )
+            held_out = data.read_names(settings.held_out_file)
+        names = data.identity_names(settings.name, settings.data_dir or None)
+        train, _ = data.split_identities(
+            names, num_train=settings.num_identities, held_out=held_out, seed=self.config.seed
+        )
+        return train, sorted(set(names) - set(train))
+
+    @cached_property
+    def _train_source(self) -> data.Source:
+        return self._load(self.config.data.data_dir, self._identities[0])
+
+    def _load(self, data_dir: str, names: list[str]) -> data.Source:
+        settings = self.config.data
+        return data.load_identities(
+            settings.name, data_dir or None, settings.image_size, names=names
+        )
+
+    def source(self, split: str) -> data.Source:
+        """The images that a split's pairs need, each once."""
+        return self._pairs_and_source(split)[1]
+
+    def pairs(self, split: str) -> Pairs:
+        """The pairs that a split compares.
+
+        Raises:
+          InputError: no such split, or what reading its files or drawing pairs refuses.
+        """
+        return self._pairs_and_source(split)[0]
+
+    def _pairs_and_source(self, split: str) -> tuple[Pairs, data.Source]:
+        check_choice("The split", split, PROTOCOLS)
+        if split not in self._opened:
+            self._opened[split] = (
+                self._open_benchmark(split) if split in ("lfw", "ytf") else self._open(split)
+            )
+        return self._opened[split]
+
+    @cached_property
+    def _opened(self) -> dict[str, tuple[Pairs, data.Source]]:
+        return {}
+
+    def _open_benchmark(self, split: str) -> tuple[Pairs, data.Source]:
+        settings = self.config.verification
+        if not settings.data_dir:
+            raise InputError(
+                f"The split {split!r} needs a folder of aligned faces: name it by --data_dir of "
+                "eval.py or --config.verification.data_dir of train.py."
+            )
+        names = {"lfw": "pairs.txt", "ytf": "splits.txt"}
+        path = settings.pairs_file or os.path.join(settings.data_dir, names[split])
+        if split == "lfw":
+            pairs = lfw_pairs(path, settings.data_dir)
+        else:
+            pairs = ytf_pairs(path, settings.data_dir, settings.seed, settings.num_frame_pairs)
+        return pairs, data.ImageFiles(tuple(pairs.images), self.config.data.image_size)
+
+    def _open(self, split: str) -> tuple[Pairs, data.Source]:
+        """The pairs of identities that were not trained on."""
+        settings = self.config.verification
+        trained, names = self._identities
+        if settings.data_dir:
+            names = data.identity_names(self.config.data.name, settings.data_dir)
+            names = sorted(set(names) - set(trained))
+        if not names:
+            raise InputError(
+                f"The split {split!r} compares identities that are not trained on, and there are "
+                "none: set data.held_out to their number, or verification.data_dir to a folder of "
+                "others."
+            )
+        source = self._load(settings.data_dir or self.config.data.data_dir, names)
+        if split == "all":
+            pairs = all_pairs(source.labels, num_folds=settings.num_folds, seed=settings.seed)
+        else:
+            pairs = random_pairs(
+                source.labels, settings.num_pairs, settings.seed, num_folds=settings.num_folds
+            )
+        return pairs, data.Subset(source, pairs.images)
+
+    @cached_property
+    def model(self) -> FaceClassifier:
+        """The embedding network with its head."""
+        loss = self.config.loss
+        return FaceClassifier(
+            self.network,
+            self._train_source.num_classes,
+            center_rate=loss.center_rate if loss.center_weight else None,
+            margin=loss.margin,
+            margin_size=loss.margin_size,
+            margin_scale=loss.margin_scale,
+        )
+
+    @cached_property
+    def network(self):
+        """The embedding network alone: what `embeddings` needs of the folder of identities."""
+        return self._network(num_classes=0)
+
+    def init(self, rng: jax.Array) -> dict:
+        images = jnp.zeros((1, *self.image_shape))
+        return self.model.init(rng, images, jnp.zeros(1, jnp.int32), train=False)
+
+    def embeddings(self, variables: dict, images: jax.Array) -> jax.Array:
+        """Returns float32 [B, D], not of unit length, for uint8 [B, H, W, C], in inference mode."""
+        network = {key: tree["network"] for key, tree in variables.items() if "network" in tree}
+        return self.network.apply(network, self.normalize(images), train=False).astype(jnp.float32)
+
+    def loss(self, variables: dict, batch: dict, rng: jax.Array):
+        """Returns what `Task.loss` says: softmax + weight · center loss (Wen et al., Eq. 5)."""
+        (logits, center), mutated = self.model.apply(
+            variables,
+            self.normalize(batch["image"]),
+            batch["label"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], logits.shape[-1]), self.config.label_smoothing
+        )
+        softmax = optax.softmax_cross_entropy(logits, targets).mean()
+        metrics = {"top1": (logits.argmax(-1) == batch["label"]).mean()}
+        weight = self.config.loss.center_weight
+        if weight:
+            metrics |= {"softmax_loss": softmax, "center_loss": center}
+        return softmax + weight * center, (mutated.get("batch_stats", {}), metrics)
+
+    def evaluation_outputs(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
+        trained_on = variables["params"]["head"]["kernel"].shape[-1]
+        if "_identities" in self.__dict__ and trained_on != self._train_source.num_classes:
+            raise InputError(
+                f"{self.config.data.data_dir} has {self._train_source.num_classes:,} identities to "
+                f"train on, and the network was trained on {trained_on:,}: the folder has changed, "
+                "so that those which it has not seen are no longer known."
+            )
+        return {"embeddings": self.embeddings(variables, batch["image"]), "mask": batch["mask"]}
+
+    def summarize(self, split: str, outputs: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns numbers of `Verification`; of embeddings that are not finite, NaN as "auc"."""
+        if not np.isfinite(outputs["embeddings"]).all():
+            return {"auc": float("nan")}
+        pairs, scores = self._scores(split, outputs)
+        result = verify(scores, pairs.same, pairs.folds)
+        return {
+            "accuracy": result.accuracy,
+            "accuracy_std": result.accuracy_std,
+            "auc": result.auc,
+            "eer": result.eer,
+            **{f"tar_at_far_{far:g}": t for far, t in result.tar_at_far.items() if t is not None},
+            "threshold": result.threshold,
+            "pairs": len(scores),
+            "pairs_left_out": pairs.num_left_out,
+        }
+
+    def report(self, split: str, outputs: dict[str, np.ndarray], folder: Path) -> tuple[str, dict]:
+        """Also draws the ROC curve into `folder`/roc_`split`.png."""
+        pairs, scores = self._scores(split, outputs)
+        result = verify(scores, pairs.same, pairs.folds)
+        picture = folder / f"roc_{split}.png"
+        save_roc(picture, {self.config.model.name: (scores, pairs.same)})
+        text = f"{split}: {pairs.describe()}\n{result.as_text()}\nROC curve in {picture}"
+        record = {**self.summarize(split, outputs), **result.as_dict()}
+        return text, {**record, "missing": list(pairs.missing), "roc": str(picture)}
+
+    def _scores(self, split: str, outputs: dict[str, np.ndarray]) -> tuple[Pairs, np.ndarray]:
+        pairs = self.pairs(split)
+        readable = outputs["mask"][: len(pairs.images)]
+        source = self.source(split)
+        unreadable = {int(i): source.describe(int(i)) for i in np.flatnonzero(~readable)}
+        pairs = pairs.without(unreadable)
+        return pairs, pairs.scores(outputs["embeddings"][: len(pairs.images)])

@@ -1,0 +1,167 @@
+"""Style transfer: an image transformer trained on a perceptual loss (Section 3.4, Table 10)."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shift_jax import data
+from shift_jax.errors import InputError
+from shift_jax.tasks.image_task import ImageTask
+from shift_jax.tasks.perceptual_loss import PerceptualLoss, style_targets
+from shift_jax.tasks.style_sheet import save_sheet
+from shift_jax.weights.vgg_features import read_vgg_features
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flax import linen as nn
+    from ml_collections import ConfigDict
+
+_MOST_SHOWN = 8
+_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
+
+
+class Style(ImageTask):
+    """The task of style transfer; implements `shift_jax.tasks.Task`.
+
+    Args:
+      config: the experiment's; `configs/common.py` explains its fields.
+
+    Raises:
+      InputError: a value that no run could use.
+    """
+
+    best_metric = "negative_loss"
+    fractions = frozenset()
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        if len(config.style.images) != 1:
+            raise InputError(
+                f"style.images names {len(config.style.images)} images, expected one for each run."
+            )
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            weight = config.style[name]
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"style.{name} is {weight}, expected 0 or a number above it.")
+
+    def check(self) -> None:
+        super().check()
+        if len(self.source(self.eval_split)) > 4096:
+            raise InputError(
+                f"The split {self.eval_split!r} has {len(self.source(self.eval_split)):,} photos, "
+                "all of which would be stylised at each evaluation: take a slice, such as "
+                "'validation[:16]'."
+            )
+        self.perceptual_loss  # noqa: B018 (opens the style image and the weights)
+
+    @cached_property
+    def _train_source(self) -> data.Source:
+        return self.source(self.config.data.train_split)
+
+    def source(self, split: str) -> data.Source:
+        """The photos of one split."""
+        settings = self.config.data
+        return data.load_photos(
+            settings.name,
+            split,
+            data_dir=settings.data_dir or None,
+            image_size=settings.image_size,
+            held_out=settings.held_out,
+        )
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The image transformer."""
+        return self._network()
+
+    @cached_property
+    def style_image(self) -> np.ndarray:
+        """The picture whose style is learned, uint8 [H, W, 3]."""
+        settings = self.config.style
+        return data.read_photo(_found(settings.folder, settings.images[0]), settings.size or None)
+
+    @cached_property
+    def perceptual_loss(self) -> PerceptualLoss:
+        """The loss, with the Gram matrices of the style image."""
+        settings = self.config.style
+        layers = tuple(settings.style_layers)
+        vgg = read_vgg_features(
+            settings.vgg_weights, settings.vgg_depth, (*layers, settings.content_layer)
+        )
+        with jax.ensure_compile_time_eval():  # It may be a step's trace that asks first.
+            targets = style_targets(vgg, self.style_image, layers)
+        return PerceptualLoss(
+            vgg=vgg,
+            content_layer=settings.content_layer,
+            targets=jax.tree.map(np.asarray, targets),
+            content_weight=settings.content_weight,
+            style_weight=settings.style_weight,
+            tv_weight=settings.tv_weight,
+        )
+
+    def init(self, rng: jax.Array) -> dict:
+        return self.model.init(rng, jnp.zeros((1, *self.image_shape)), train=False)
+
+    def loss(self, variables: dict, batch: dict, rng: jax.Array):
+        """Returns what `Task.loss` says; the metrics are the weighted terms of the loss."""
+        images = self.normalize(batch["image"])
+        outputs = self.model.apply(variables, images, train=True)
+        loss, terms = self.perceptual_loss(outputs, images)
+        return loss, ({}, terms)
+
+    def evaluation_outputs(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
+        images = self.normalize(batch["image"])
+        outputs = self.model.apply(variables, images, train=False)
+
+        def of_one(output, image):
+            loss, terms = self.perceptual_loss(output[None], image[None])
+            return {"loss": loss, **terms}
+
+        each = jax.vmap(of_one)(outputs, images)
+        sums = {key: jnp.where(batch["mask"], value, 0).sum() for key, value in each.items()}
+        stylised = jnp.clip(jnp.round(outputs), 0, 255).astype(jnp.uint8)
+        shown = {"photos": batch["image"], "stylised": stylised, "mask": batch["mask"]}
+        return {"examples": batch["mask"].sum(), **sums, **shown}
+
+    def summarize(self, split: str, outputs: dict) -> dict[str, float]:
+        """Returns the mean loss and its weighted terms, and their number; also the loss negated."""
+        examples = outputs["examples"]
+        if not examples:
+            raise InputError(f"The split {split!r} has no readable photo: name another split.")
+        means = {
+            key: value / examples
+            for key, value in outputs.items()
+            if key not in ("examples", "photos", "stylised", "mask")
+        }
+        return {**means, "negative_loss": -means["loss"], "examples": int(examples)}
+
+    def report(self, split: str, outputs: dict, folder: Path) -> tuple[str, dict]:
+        """Also draws the stylised photos into `folder`/stylised_`split`.png."""
+        text, record = super().report(split, outputs, folder)
+        picture = folder / f"stylised_{split}.png"
+        self.draw(split, outputs, picture)
+        return f"{text}\nstylised photos in {picture}", {**record, "picture": str(picture)}
+
+    def draw(self, split: str, outputs: dict, path: Path) -> None:
+        """Draws the style, photos and what became of them."""
+        shown = np.flatnonzero(outputs["mask"])[:_MOST_SHOWN]
+        save_sheet(path, self.style_image, outputs["photos"][shown], outputs["stylised"][shown])
+
+
+def _found(folder: str, name: str) -> str:
+    """Returns the path of a style, which may be named without the ending of its file."""
+    paths = [os.path.join(folder, name + ending) for ending in _ENDINGS]
+    found = [path for path in paths if os.path.isfile(path)]
+    if not found:
+        raise InputError(
+            f"There is no picture {name!r} in style.folder={folder!r}: name the folder of the "
+            "style images, and one of them."
+        )
+    return found[0]

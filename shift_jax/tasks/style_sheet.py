@@ -1,0 +1,41 @@
+"""A picture of a style, of photos, and of the photos in that style."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+_GAP = 4
+
+
+def save_sheet(
+    path: str | os.PathLike[str], style: np.ndarray, photos: np.ndarray, stylised: np.ndarray
+) -> None:
+    """Draws the style at the left, then the photos in one row and the stylised ones below them.
+
+    Args:
+      path: where to write, by its ending; a picture that is there is replaced at once.
+      style: uint8 [H, W, 3], shown as high as one photo.
+      photos: uint8 [N, h, w, 3].
+      stylised: uint8 [N, h', w', 3], h' and w' up to 3 larger.
+    """
+    from PIL import Image
+
+    path = pathlib.Path(path)
+    count, height, width = stylised.shape[:3]
+    style_width = max(1, round(height * style.shape[1] / style.shape[0]))
+    sheet = Image.new("RGB", (style_width + count * (width + _GAP), 2 * height + _GAP), "white")
+    sheet.paste(Image.fromarray(style).resize((style_width, height)), (0, 0))
+    for row, images in enumerate((photos, stylised)):
+        for column, image in enumerate(images):
+            left = style_width + _GAP + column * (width + _GAP)
+            sheet.paste(Image.fromarray(image), (left, row * (height + _GAP)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        sheet.save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
