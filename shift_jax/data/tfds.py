@@ -192,7 +192,10 @@ def load_unlabelled(
             f"{name} has no 'image', expected a TFDS set of photos, such as coco: its features are "
             f"{', '.join(sorted(builder.info.features))}."
         )
-    decoders = {"image": tfds.decode.SkipDecoding()}
+    # Without all that a set knows of its images.
+    decoders = tfds.decode.PartialDecoding(
+        {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
+    )
     records = _records(name, split, data_dir, builder, decoders)
     return RelabelledTfdsSource(
         f"{name} {split}",
@@ -216,7 +219,7 @@ def _records(
     split: str,
     data_dir: str | None,
     builder: "tfds.core.DatasetBuilder",
-    decoders: dict[str, Any] | None,
+    decoders: "dict[str, Any] | tfds.decode.PartialDecoding | None",
 ) -> Sequence[dict[str, Any]]:
     try:
         return builder.as_data_source(split, decoders=decoders)

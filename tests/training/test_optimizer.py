@@ -4,6 +4,7 @@ import optax
 import pytest
 
 from configs import common
+from shift_jax.errors import InputError
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 
 PARAMS = {
@@ -107,3 +108,39 @@ def test_warmup_rises_from_zero_without_delaying_the_rest(name):
     assert warm(0) == pytest.approx(0.1 / 782)
     assert warm(390) == pytest.approx(plain(390) / 2)
     assert warm(5000) == pytest.approx(plain(5000))
+
+
+def pytorch_adam(steps, *, lr=0.1, decay=0.0, decoupled=False):
+    """torch.optim.Adam's update, or AdamW's, written out."""
+    params = {(a, b): PARAMS[a][b].copy() for a, b in NAMES}
+    first = {key: np.zeros_like(value) for key, value in params.items()}
+    second = {key: np.zeros_like(value) for key, value in params.items()}
+    for step in range(steps):
+        for a, b in NAMES:
+            gradient = gradients(step)[a][b].astype(np.float64)
+            weight_decay = decay * params[a, b]
+            if not decoupled:
+                gradient = gradient + weight_decay
+            first[a, b] = 0.9 * first[a, b] + 0.1 * gradient
+            second[a, b] = 0.999 * second[a, b] + 0.001 * gradient**2
+            m, v = first[a, b] / (1 - 0.9 ** (step + 1)), second[a, b] / (1 - 0.999 ** (step + 1))
+            update = m / (np.sqrt(v) + 1e-8) + (weight_decay if decoupled else 0)
+            params[a, b] = params[a, b] - lr * update
+    return params
+
+
+@pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.1, False), (0.1, True)])
+def test_adam_is_pytorchs(decay, decoupled):
+    config = common.classification().optimizer
+    config.name = "adam"
+    config.weight_decay, config.weight_decay_coupled = decay, not decoupled
+    ours = run(make_optimizer(config, optax.constant_schedule(0.1), 10), 5)
+    for (layer, name), expected in pytorch_adam(5, decay=decay, decoupled=decoupled).items():
+        np.testing.assert_allclose(ours[layer][name], expected, rtol=1e-4)
+
+
+def test_an_unknown_optimizer_is_refused():
+    config = common.classification().optimizer
+    config.name = "adamw"
+    with pytest.raises(InputError, match="optimizer.name is 'adamw', expected 'sgd' or 'adam'"):
+        make_optimizer(config, optax.constant_schedule(0.1), 10)
