@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -40,6 +39,13 @@ _KERNELS = {
 }
 
 
+RESIDUAL_BLOCKS = 5
+EPSILON = 1e-5
+"""Of the norms."""
+SMALLEST_SIDE = 5
+"""Pixels: more than any reflection."""
+
+
 class StyleConv(nn.Module):
     """A convolution with reflection padding, or a zero-filled shift and pointwise convolution.
 
@@ -48,6 +54,7 @@ class StyleConv(nn.Module):
       kernel_size, stride: of the convolution or of the shift.
       use_shift: which of the two.
       upsample: factor of the nearest-neighbour upsampling before it.
+      pad: whether to reflect at the borders; else a convolution's output is smaller.
       order, implementation: of the shift, see `shift_jax.layers.ShiftConv`.
     """
 
@@ -56,6 +63,7 @@ class StyleConv(nn.Module):
     stride: int = 1
     use_shift: bool = False
     upsample: int = 1
+    pad: bool = True
     order: str = "grouped"
     implementation: str | None = None
     kernel_init: Initializer = he_init
@@ -87,7 +95,8 @@ class StyleConv(nn.Module):
                 **common,
             )(x)
         half = self.kernel_size // 2
-        x = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)], mode="reflect")
+        if self.pad:
+            x = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)], mode="reflect")
         return nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -125,40 +134,56 @@ class StyleTransformer(Network, kw_only=True):
     def __call__(
         self, x: Float[Array, "b h w 3"], train: bool = False
     ) -> Float[Array, "b h w 3"] | tuple[FeatureMap, ...]:
-        check_images(x, smallest=5)  # More than any reflection.
-        conv = partial(
-            StyleConv, order=self.order, implementation=self.implementation, **self.common
-        )
+        check_images(x, smallest=SMALLEST_SIDE)
+        layers = self.convolutions()
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-        def layer(x, name, features, kernel_size, use_shift=self.use_shift, **kwargs):
-            kwargs |= {"use_shift": use_shift, "name": name}
-            x = conv(features, kernel_size, **kwargs)(x)
+        def layer(x, name):
+            x = StyleConv(name=name, **layers[name])(x)
             # Not E[x²] − E[x]²: the digits that cancel there are seen in the picture.
             norm = nn.InstanceNorm(
-                use_fast_variance=False, epsilon=1e-5, name=f"{name}_norm", **types
+                use_fast_variance=False, epsilon=EPSILON, name=f"{name}_norm", **types
             )
             return norm(x)
 
-        down, up = self.kernels.down, self.kernels.up
-        x = nn.relu(layer(x, "down1", 32, down[0], use_shift=False))
-        maps = [FeatureMap("down1", 1, x)]
-        x = nn.relu(layer(x, "down2", 64, down[1], stride=2))
-        maps.append(FeatureMap("down2", 2, x))
-        x = nn.relu(layer(x, "down3", 128, down[2], stride=2))
-        maps.append(FeatureMap("down3", 4, x))
-        for index in range(1, 6):
-            y = nn.relu(layer(x, f"residual{index}_conv1", 128, 3))
-            x = x + layer(y, f"residual{index}_conv2", 128, 3)
+        maps = []
+        for stride, name in ((1, "down1"), (2, "down2"), (4, "down3")):
+            x = nn.relu(layer(x, name))
+            maps.append(FeatureMap(name, stride, x))
+        for index in range(1, RESIDUAL_BLOCKS + 1):
+            y = nn.relu(layer(x, f"residual{index}_conv1"))
+            x = x + layer(y, f"residual{index}_conv2")
         maps.append(FeatureMap("residual", 4, x))
-        x = nn.relu(layer(x, "up1", 64, up[0], upsample=2))
-        maps.append(FeatureMap("up1", 2, x))
-        shifts_up2 = self.use_shift and not self.kernels.keeps_up2
-        x = nn.relu(layer(x, "up2", 32, up[1], upsample=2, use_shift=shifts_up2))
-        maps.append(FeatureMap("up2", 1, x))
+        for stride, name in ((2, "up1"), (1, "up2")):
+            x = nn.relu(layer(x, name))
+            maps.append(FeatureMap(name, stride, x))
         if self.features_only:
             return tuple(maps)
-        return conv(3, up[2], name="up3")(x).astype(jnp.float32)
+        return StyleConv(name="up3", **layers["up3"])(x).astype(jnp.float32)
+
+    @nn.nowrap
+    def convolutions(self) -> dict[str, dict[str, Any]]:
+        """Returns the arguments of each `StyleConv` by its name, in the order of the layers."""
+        down, up = self.kernels.down, self.kernels.up
+        shift = self.use_shift
+        residual = {
+            f"residual{index}_conv{number}": (128, 3, 1, 1, shift)
+            for index in range(1, RESIDUAL_BLOCKS + 1)
+            for number in (1, 2)
+        }
+        # Features, kernel size, stride, upsampling before it, and whether it is a shift.
+        table = {
+            "down1": (32, down[0], 1, 1, False),
+            "down2": (64, down[1], 2, 1, shift),
+            "down3": (128, down[2], 2, 1, shift),
+            **residual,
+            "up1": (64, up[0], 1, 2, shift),
+            "up2": (32, up[1], 1, 2, shift and not self.kernels.keeps_up2),
+            "up3": (3, up[2], 1, 1, False),
+        }
+        names = ("features", "kernel_size", "stride", "upsample", "use_shift")
+        common = {"order": self.order, "implementation": self.implementation, **self.common}
+        return {key: dict(zip(names, row, strict=True)) | common for key, row in table.items()}
 
 
 def style_transformer(*, variant: Variant = "released", **common) -> StyleTransformer:

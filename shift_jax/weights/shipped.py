@@ -17,20 +17,20 @@ from shift_jax.weights.safetensors_file import read_safetensors, sha256
 _FILES = Path(__file__).parent / "files"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WeightRecord:
     """What is known of one file, `NAME.TAG.safetensors`, from the `.json` beside it.
 
     Attributes:
       model, tag: its name.
       arguments: of `create_model`.
-      num_classes: width of the classifier.
+      num_classes: width of the classifier, None for a network of images, which has none.
       image_shape: (height, width, channels) of the training images.
       mean, std: of the channels, for pixels in 0..1.
       trained_on: dataset and split.
       recipe: the command that trained it.
-      top1: accuracy as a fraction, on `evaluated_on`.
-      evaluated_on: dataset and split.
+      top1: accuracy as a fraction, on `evaluated_on`; None for a network without classes.
+      evaluated_on: dataset and split, "" where there is no accuracy.
       licence: of the weights.
       source: who trained them.
       sha256: of the file, in hexadecimal.
@@ -39,14 +39,14 @@ class WeightRecord:
     model: str
     tag: str
     arguments: Mapping[str, Any]
-    num_classes: int
+    num_classes: int | None
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     trained_on: str
     recipe: str
-    top1: float
-    evaluated_on: str
+    top1: float | None = None
+    evaluated_on: str = ""
     licence: str
     source: str
     sha256: str

@@ -1,0 +1,111 @@
+"""A trained style transformer on photos of any size, and those that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from shift_jax.errors import InputError, did_you_mean
+from shift_jax.models.registry import load_pretrained
+from shift_jax.models.style import SMALLEST_SIDE, StyleTransformer
+from shift_jax.models.tiled_style import TILE_SIZE, stylize_by_tiles
+from shift_jax.weights.shipped import list_pretrained
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import UInt8
+
+_SHIPPED = "shift_style_transformer"
+# In pixels. A CPU takes half the time by tiles, and whole 2.1 GB for a megapixel.
+_LARGEST_WHOLE = {"cpu": 65_536}
+_LARGEST_WHOLE_ELSEWHERE = 1_000_000
+
+
+class Stylizer:
+    """A trained style transformer, for photos of any size.
+
+    Args:
+      model: a style transformer.
+      variables: its variables.
+      tile_size: photos of which one side is longer are taken in tiles of that size; 0 is 256 for
+        those of more than 65,536 pixels, on other devices than CPUs of more than a megapixel.
+
+    Attributes:
+      layers: how many calls of `progress` there are for a photo that is taken in tiles.
+    """
+
+    def __init__(self, model: StyleTransformer, variables: Mapping[str, Any], tile_size: int = 0):
+        self._model = model
+        self._variables = jax.tree.map(np.asarray, variables)
+        self._tile_size = tile_size
+        self.layers = len(model.convolutions())
+
+    def __call__(
+        self, pixels: UInt8[np.ndarray, "h w 3"], progress: Callable[[str], object] | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the photo in the network's style.
+
+        Sides that are too short for the network are made longer by copies of their last pixels,
+        which are cut off again.
+
+        Args:
+          pixels: RGB.
+          progress: called with the name of each layer that is done, where there are tiles.
+
+        Raises:
+          InputError: the network's colours are not finite.
+        """
+        height, width = pixels.shape[:2]
+        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in (height, width)]
+        image = np.pad(pixels, [*missing, (0, 0)], mode="edge")
+        if self.takes_whole(height, width):
+            output = _whole(self._model, self._variables, image[None].astype(np.float32))
+            output = np.asarray(output)[0]
+        else:
+            size = self._tile_size or TILE_SIZE
+            output = stylize_by_tiles(self._model, self._variables, image, size, progress=progress)
+        output = output[:height, :width]
+        if not np.isfinite(output).all():
+            raise InputError(
+                "The network makes colours that are not finite, so that its training must have "
+                "failed: take an earlier checkpoint, or train it anew."
+            )
+        return np.rint(output).clip(0, 255).astype(np.uint8)
+
+    def takes_whole(self, height: int, width: int) -> bool:
+        """Whether a photo of that size is not cut into tiles."""
+        if self._tile_size:
+            return max(height, width) <= self._tile_size
+        limit = _LARGEST_WHOLE.get(jax.default_backend(), _LARGEST_WHOLE_ELSEWHERE)
+        return height * width <= limit
+
+
+def style_names() -> list[str]:
+    """Returns the names of the styles that come with the package."""
+    return [name.split(".", 1)[1] for name in list_pretrained(f"{_SHIPPED}.*")]
+
+
+def load_style(name: str, tile_size: int = 0) -> Stylizer:
+    """Returns a style that comes with the package; InputError names them all for another one."""
+    names = style_names()
+    if not names:
+        raise InputError(
+            "No trained styles come with this package yet: train one by configs/style.py and "
+            "give the folder of the run as --model=DIR."
+        )
+    if name not in names:
+        raise InputError(
+            f"There is no style {name!r}, expected one of {', '.join(names)}."
+            f"{did_you_mean(name, names)}"
+        )
+    return Stylizer(*load_pretrained(_SHIPPED, tag=name), tile_size)
+
+
+# Compiled once for each size, whatever the weights.
+@partial(jax.jit, static_argnames="model")
+def _whole(model: StyleTransformer, variables: Mapping[str, Any], images: Array) -> Array:
+    return model.apply(variables, images)
