@@ -5,7 +5,7 @@
     python eval.py --checkpoint=runs/quickstart/checkpoints/1200
     python eval.py --workdir=runs/faces --split=lfw --data_dir=DIR --pairs_file=pairs.txt
 
-Prints the task's metrics and writes metrics.json.
+Prints the task's metrics and writes them as JSON, for some tasks with a picture beside it.
 """
 
 import sys
@@ -20,7 +20,12 @@ _WHICH = flags.DEFINE_enum("which", "latest", ["latest", "best"], "Which one of 
 _SPLIT = flags.DEFINE_string("split", None, "Split to evaluate; default: the config's.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is; default: the config's.")
 _PAIRS_FILE = flags.DEFINE_string("pairs_file", None, "Pairs of faces, for --split=lfw or ytf.")
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file; default: metrics.json in the workdir.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "FIELD=VALUE of the config to evaluate with, such as verification.num_pairs=1000."
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "JSON file; default: metrics.json, or metrics_SPLIT.json, in the workdir."
+)
 
 cli.define_process_flags()
 
@@ -35,6 +40,7 @@ def main() -> None:
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
         pairs_file=_PAIRS_FILE.value,
+        overrides=cli.fields(_SET.value),
         output=_OUTPUT.value,
     )
 

@@ -26,13 +26,15 @@ def faces() -> ConfigDict:
     config.label_smoothing = 0.0
     config.data.name = "identities"  # Or "lfw", TFDS's; both to train on.
     config.data.eval_split = "all"  # Pairs of others: "all", "random", or those of "lfw", "ytf".
-    config.data.num_identities = 0  # To train on, drawn at random; 0 for all not held out.
+    config.data.identities = ()  # Those trained on; the run draws them and writes them here.
+    config.data.num_identities = 0  # How many it draws; 0 for all that are not held out.
     config.data.held_out = 10  # Identities drawn at random that are not trained on.
     config.data.held_out_file = ""  # Or a file with their names, one on each line.
     config.data.image_size = 160  # Side in pixels of aligned faces.
     config.data.sampling = "uniform"  # Over images, or "balanced": over identities.
     config.data.mean = (0.5, 0.5, 0.5)
     config.data.std = (128 / 255,) * 3
+    config.data.max_unreadable_fraction = 0.01
 
     config.loss = ConfigDict()  # See shift_jax.tasks.face_losses.
     config.loss.center_weight = 0.003  # Of the center loss beside softmax; 0 for none.
@@ -42,7 +44,7 @@ def faces() -> ConfigDict:
     config.loss.margin_scale = 64.0
 
     config.verification = ConfigDict()
-    config.verification.data_dir = ""  # Of the pairs' images; "" is data.data_dir.
+    config.verification.data_dir = ""  # Folder of the pairs' identities; "" is data.data_dir.
     config.verification.pairs_file = ""  # "" is pairs.txt (lfw) or splits.txt (ytf) in it.
     config.verification.num_pairs = 100_000  # Of "random".
     config.verification.num_frame_pairs = 100  # Of two videos (ytf), drawn at random.

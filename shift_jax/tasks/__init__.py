@@ -67,8 +67,11 @@ class Task(Protocol):
             joined, with rows of masked examples at their ends.
         """
 
-    def report(self, split: str, outputs: dict[str, Any], folder: Path) -> tuple[str, dict]:
-        """Returns what to print of a split, and what JSON shall hold; may draw into `folder`."""
+    def report(self, split: str, outputs: dict[str, Any], path: Path) -> tuple[str, dict]:
+        """Returns what to print of a split, and what the JSON file `path` is to hold.
+
+        It may draw a picture, named as that file but for the ending.
+        """
 
     def draw(self, split: str, outputs: dict[str, Any], path: Path) -> None:
         """Draws what people want to see of a split while training goes on, if anything."""

@@ -6,18 +6,19 @@ of YTF.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from shift_jax import data
 from shift_jax.errors import InputError, positive_int
 from shift_jax.tasks.pairs import Pairs
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
 _SPLITS_COLUMNS = ("split", "first", "second", "same")
 
 
@@ -34,18 +35,16 @@ class _Row(NamedTuple):
 def lfw_pairs(
     pairs_file: str | os.PathLike[str],
     root: str | os.PathLike[str],
-    extensions: Sequence[str] = _EXTENSIONS,
 ) -> Pairs:
     """Reads the pairs of LFW's View 2 (`pairs.txt`) or of another set in its format.
 
     The first line has the numbers of folds F and of pairs N of either kind in each. F times follow
     N lines `name i j`, images i and j of one person, and N lines `name i other_name j`, with tabs
-    or spaces between. Image i is `root/name/name_000i.jpg`.
+    or spaces between. Image i is `root/name/name_000i` with an ending of images.
 
     Args:
       pairs_file: the text file.
       root: the folder with a folder for each person.
-      extensions: endings of image files; where several exist, the first counts.
 
     Raises:
       InputError: a file that cannot be read or is not in this format, with the number of the line,
@@ -80,16 +79,23 @@ def lfw_pairs(
             )
         rows.append(_Row(_lfw_name(name, i), _lfw_name(other or name, j), same, fold, number))
 
+    @functools.cache
+    def by_stem(person: str) -> dict[str, str]:
+        # Of two files that differ in the ending, the first by name counts.
+        images = reversed(_images(os.path.join(root, person)))
+        return {os.path.splitext(os.path.basename(path))[0]: path for path in images}
+
     def find(name: str) -> list[str]:
-        paths = (os.path.join(root, name + extension) for extension in extensions)
-        return [path for path in paths if os.path.isfile(path)][:1]
+        person, stem = name.split("/")
+        found = by_stem(person).get(stem)
+        return [found] if found else []
 
     return _look_up(
         rows,
         find,
         lambda row, first, second: (first, second),
         f"{root} has both images of none of the {len(rows):,} pairs in {pairs_file}, expected "
-        f"{rows[0].first}{extensions[0]} and so on in it: name the folder of the persons' folders.",
+        f"{rows[0].first}.jpg and so on in it: name the folder of the persons' folders.",
     )
 
 
@@ -98,7 +104,6 @@ def ytf_pairs(
     root: str | os.PathLike[str],
     seed: int,
     count: int = 100,
-    extensions: Sequence[str] = _EXTENSIONS,
 ) -> Pairs:
     """Reads the pairs of videos of YouTube Faces (`splits.txt`, Wolf et al., CVPR 2011).
 
@@ -113,7 +118,6 @@ def ytf_pairs(
       seed: the frames drawn for a pair depend on it, on the pair's line and on the numbers of
         frames of both videos.
       count: pairs of frames for each pair of videos; the paper averages 100.
-      extensions: endings of image files.
 
     Raises:
       InputError: a file that cannot be read or is not in this format, with the number of the line,
@@ -153,10 +157,10 @@ def ytf_pairs(
 
     return _look_up(
         rows,
-        lambda video: _frames(os.path.join(root, video), extensions),
+        lambda video: _images(os.path.join(root, video)),
         draw,
         f"{root} has frames of both videos of none of the {len(rows):,} pairs in {splits_file}, "
-        f"expected {rows[0].first}/*{extensions[0]} and so on in it: name the folder of the "
+        f"expected {rows[0].first}/*.jpg and so on in it: name the folder of the "
         "persons' folders.",
     )
 
@@ -188,12 +192,14 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
     return text.rstrip().split("\n")
 
 
-def _frames(folder: str, extensions: Sequence[str]) -> list[str]:
+def _images(folder: str) -> list[str]:
+    """The paths of the images in a folder, sorted by name; none where there is no folder."""
     if not os.path.isdir(folder):
         return []
     # Archives unpacked on a Mac have hidden files "._name.jpg" that are no images.
     names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    return [os.path.join(folder, name) for name in names if name.endswith(tuple(extensions))]
+    endings = tuple(data.PHOTO_EXTENSIONS)
+    return [os.path.join(folder, name) for name in names if name.lower().endswith(endings)]
 
 
 def _look_up(

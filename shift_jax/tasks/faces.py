@@ -51,6 +51,18 @@ class Faces(ImageTask):
         check_choice("data.sampling", config.data.sampling, ("uniform", "balanced"))
         loss = config.loss
         check_choice("loss.margin", loss.margin, MARGINS)
+        if not 0 <= loss.margin_size < float("inf"):
+            raise InputError(
+                f"loss.margin_size is {loss.margin_size}, expected 0 or a number above it."
+            )
+        if not 0 < loss.margin_scale < float("inf"):
+            raise InputError(
+                f"loss.margin_scale is {loss.margin_scale}, expected a number above 0."
+            )
+        if config.verification.seed < 0:
+            raise InputError(
+                f"verification.seed is {config.verification.seed}, expected 0 or a number above it."
+            )
         if not 0 <= loss.center_rate <= 1:
             raise InputError(f"loss.center_rate is {loss.center_rate}, expected a number in 0..1.")
         if not 0 <= loss.center_weight < float("inf"):
@@ -59,13 +71,18 @@ class Faces(ImageTask):
             )
 
     def check(self) -> None:
+        # Into the config, so that checkpoints tell whom they have seen, whatever becomes of the
+        # folder.
+        self.config.data.identities = tuple(self._trained_on)
         self.pairs(self.eval_split)
         super().check()
 
     @cached_property
-    def _identities(self) -> tuple[list[str], list[str]]:
-        """The names trained on, and all others, which may be tested on."""
+    def _trained_on(self) -> list[str]:
+        """The names of the identities trained on."""
         settings = self.config.data
+        if settings.identities:
+            return sorted(settings.identities)
         held_out = settings.held_out
         if settings.held_out_file:
             if held_out:
@@ -74,21 +91,32 @@ class Faces(ImageTask):
                     "trained on: set one of them to 0 or ''."
                 )
             held_out = data.read_names(settings.held_out_file)
-        names = data.identity_names(settings.name, settings.data_dir or None)
-        train, _ = data.split_identities(
-            names, num_train=settings.num_identities, held_out=held_out, seed=self.config.seed
-        )
-        return train, sorted(set(names) - set(train))
+        names = self._names(settings.name, settings.data_dir)
+        try:
+            return data.split_identities(
+                names, num_train=settings.num_identities, held_out=held_out, seed=self.config.seed
+            )[0]
+        except InputError as error:
+            raise InputError(
+                f"data.num_identities and data.held_out do not fit the data: {error}"
+            ) from error
+
+    def _names(self, name: str, data_dir: str) -> list[str]:
+        if name == "identities" and not data_dir:
+            raise InputError(
+                "data.data_dir is not set: name the folder of identities, as in "
+                "--config.data.data_dir=FACES."
+            )
+        return data.identity_names(name, data_dir or None)
 
     @cached_property
     def _train_source(self) -> data.Source:
-        return self._load(self.config.data.data_dir, self._identities[0])
-
-    def _load(self, data_dir: str, names: list[str]) -> data.Source:
         settings = self.config.data
-        return data.load_identities(
-            settings.name, data_dir or None, settings.image_size, names=names
-        )
+        return self._load(settings.name, settings.data_dir, self._trained_on)
+
+    def _load(self, name: str, data_dir: str, names: list[str]) -> data.Source:
+        size = self.config.data.image_size
+        return data.load_identities(name, data_dir or None, size, names=names)
 
     def source(self, split: str) -> data.Source:
         """The images that a split's pairs need, each once."""
@@ -127,28 +155,41 @@ class Faces(ImageTask):
             pairs = lfw_pairs(path, settings.data_dir)
         else:
             pairs = ytf_pairs(path, settings.data_dir, settings.seed, settings.num_frame_pairs)
+        trained_on = set(self._trained_on)
+        seen = {
+            position: image
+            for position, image in enumerate(pairs.images)
+            if os.path.relpath(image, settings.data_dir).split(os.sep)[0] in trained_on
+        }
+        pairs = pairs.without(seen)
         return pairs, data.ImageFiles(tuple(pairs.images), self.config.data.image_size)
 
     def _open(self, split: str) -> tuple[Pairs, data.Source]:
         """The pairs of identities that were not trained on."""
         settings = self.config.verification
-        trained, names = self._identities
+        where = (self.config.data.name, self.config.data.data_dir)
         if settings.data_dir:
-            names = data.identity_names(self.config.data.name, settings.data_dir)
-            names = sorted(set(names) - set(trained))
+            where = ("identities", settings.data_dir)
+        names = sorted(set(self._names(*where)) - set(self._trained_on))
         if not names:
             raise InputError(
                 f"The split {split!r} compares identities that are not trained on, and there are "
                 "none: set data.held_out to their number, or verification.data_dir to a folder of "
                 "others."
             )
-        source = self._load(settings.data_dir or self.config.data.data_dir, names)
-        if split == "all":
-            pairs = all_pairs(source.labels, num_folds=settings.num_folds, seed=settings.seed)
-        else:
-            pairs = random_pairs(
-                source.labels, settings.num_pairs, settings.seed, num_folds=settings.num_folds
-            )
+        source = self._load(*where, names)
+        try:
+            if split == "all":
+                pairs = all_pairs(source.labels, num_folds=settings.num_folds, seed=settings.seed)
+            else:
+                pairs = random_pairs(
+                    source.labels, settings.num_pairs, settings.seed, num_folds=settings.num_folds
+                )
+        except InputError as error:
+            raise InputError(
+                f"The {len(names)} identities that are not trained on do not have the pairs that "
+                f"verification.num_pairs and num_folds want: {error}"
+            ) from error
         return pairs, data.Subset(source, pairs.images)
 
     @cached_property
@@ -169,6 +210,10 @@ class Faces(ImageTask):
         """The embedding network alone: what `embeddings` needs of the folder of identities."""
         return self._network(num_classes=0)
 
+    @property
+    def _max_unreadable_in_evaluation(self) -> float:
+        return 1.0  # Their pairs are left out and counted.
+
     def init(self, rng: jax.Array) -> dict:
         images = jnp.zeros((1, *self.image_shape))
         return self.model.init(rng, images, jnp.zeros(1, jnp.int32), train=False)
@@ -179,7 +224,10 @@ class Faces(ImageTask):
         return self.network.apply(network, self.normalize(images), train=False).astype(jnp.float32)
 
     def loss(self, variables: dict, batch: dict, rng: jax.Array):
-        """Returns what `Task.loss` says: softmax + weight · center loss (Wen et al., Eq. 5)."""
+        """Returns what `Task.loss` says: softmax + weight · center loss (Wen et al., Eq. 5).
+
+        The metric "top1" is of the logits with their margin, if there is one.
+        """
         (logits, center), mutated = self.model.apply(
             variables,
             self.normalize(batch["image"]),
@@ -199,13 +247,6 @@ class Faces(ImageTask):
         return softmax + weight * center, (mutated.get("batch_stats", {}), metrics)
 
     def evaluation_outputs(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
-        trained_on = variables["params"]["head"]["kernel"].shape[-1]
-        if "_identities" in self.__dict__ and trained_on != self._train_source.num_classes:
-            raise InputError(
-                f"{self.config.data.data_dir} has {self._train_source.num_classes:,} identities to "
-                f"train on, and the network was trained on {trained_on:,}: the folder has changed, "
-                "so that those which it has not seen are no longer known."
-            )
         return {"embeddings": self.embeddings(variables, batch["image"]), "mask": batch["mask"]}
 
     def summarize(self, split: str, outputs: dict[str, np.ndarray]) -> dict[str, float]:
@@ -225,15 +266,35 @@ class Faces(ImageTask):
             "pairs_left_out": pairs.num_left_out,
         }
 
-    def report(self, split: str, outputs: dict[str, np.ndarray], folder: Path) -> tuple[str, dict]:
-        """Also draws the ROC curve into `folder`/roc_`split`.png."""
+    def report(self, split: str, outputs: dict[str, np.ndarray], path: Path) -> tuple[str, dict]:
+        """Also draws the ROC curve, beside `path`."""
         pairs, scores = self._scores(split, outputs)
         result = verify(scores, pairs.same, pairs.folds)
-        picture = folder / f"roc_{split}.png"
+        picture = path.with_suffix(".png")
         save_roc(picture, {self.config.model.name: (scores, pairs.same)})
-        text = f"{split}: {pairs.describe()}\n{result.as_text()}\nROC curve in {picture}"
-        record = {**self.summarize(split, outputs), **result.as_dict()}
-        return text, {**record, "missing": list(pairs.missing), "roc": str(picture)}
+        parameters = self._num_parameters()
+        lines = (
+            f"{self.config.model.name}: {parameters:,} parameters, without the head over the "
+            f"{len(self._trained_on):,} identities trained on",
+            f"{split}: {pairs.describe()}",
+            result.as_text(),
+            f"ROC curve in {picture}",
+        )
+        record = {
+            **self.summarize(split, outputs),
+            **result.as_dict(),
+            "parameters": parameters,
+            "missing": list(pairs.missing),
+            "roc": str(picture),
+        }
+        return "\n".join(lines), record
+
+    def _num_parameters(self) -> int:
+        """Of the embedding network (Table 9)."""
+        size = self.config.data.image_size
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        shapes = jax.eval_shape(lambda x: self.network.init(jax.random.key(0), x), images)
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
     def _scores(self, split: str, outputs: dict[str, np.ndarray]) -> tuple[Pairs, np.ndarray]:
         pairs = self.pairs(split)

@@ -165,12 +165,17 @@ class ImageTask:
             process_count=jax.process_count(),
         )
 
+    @property
+    def _max_unreadable_in_evaluation(self) -> float:
+        # Configs of older checkpoints do not have it.
+        return self.config.data.get("max_unreadable_fraction", 0.0)
+
     def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
         return data.eval_batches(
             self.source(split),
             batch_size=batch_size,
             num_workers=self.config.data.num_workers,
-            max_unreadable_fraction=self.config.data.get("max_unreadable_fraction", 0.0),
+            max_unreadable_fraction=self._max_unreadable_in_evaluation,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -178,7 +183,7 @@ class ImageTask:
     def summarize(self, split: str, outputs: dict) -> dict[str, float]:
         raise NotImplementedError
 
-    def report(self, split: str, outputs: dict, folder: Path) -> tuple[str, dict]:
+    def report(self, split: str, outputs: dict, path: Path) -> tuple[str, dict]:
         metrics = self.summarize(split, outputs)
         lines = [
             f"{split} {key.replace('top', 'top-')} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Pairs:
     folds: np.ndarray
     """int32 [P]."""
     missing: tuple[str, ...] = ()
-    """The images or videos that the protocol names and that were not found or not readable."""
+    """The images or videos that are not compared: not found, not readable, or of a person that the
+    network was trained on."""
     num_left_out: int = 0
     """The number of the protocol's pairs that are not here, since they need one of `missing`."""
 
@@ -62,23 +63,23 @@ class Pairs:
             scores[part] = cosine(embeddings[first[part]], embeddings[second[part]])
         return scores.reshape(self.first.shape).mean(axis=1)
 
-    def without(self, unreadable: Mapping[int, str]) -> Pairs:
+    def without(self, left_out: Mapping[int, str]) -> Pairs:
         """Returns the pairs that need none of some images, of the same list of images.
 
         Args:
-          unreadable: position in `images` to what the image is called.
+          left_out: position in `images` to what the image is called.
 
         Raises:
           InputError: no pair is left.
         """
-        if not unreadable:
+        if not left_out:
             return self
         ends = np.concatenate([self.first, self.second], axis=1)
-        kept = ~np.isin(ends, list(unreadable)).any(axis=1)
+        kept = ~np.isin(ends, list(left_out)).any(axis=1)
         if not kept.any():
             raise InputError(
-                f"All {len(kept):,} pairs need one of {len(unreadable):,} unreadable images, the "
-                f"first of which is {next(iter(unreadable.values()))}: replace them."
+                f"All {len(kept):,} pairs need one of {len(left_out):,} images that are unreadable "
+                f"or of persons trained on, such as {next(iter(left_out.values()))}: bring others."
             )
         return dataclasses.replace(
             self,
@@ -86,7 +87,7 @@ class Pairs:
             second=self.second[kept],
             same=self.same[kept],
             folds=self.folds[kept],
-            missing=(*self.missing, *unreadable.values()),
+            missing=(*self.missing, *left_out.values()),
             num_left_out=self.num_left_out + int((~kept).sum()),
         )
 
@@ -100,8 +101,8 @@ class Pairs:
         if self.missing:
             more = ", …" if len(self.missing) > 5 else ""
             text += (
-                f"; {self.num_left_out:,} pairs left out, since {len(self.missing):,} were not "
-                f"found or not readable: {', '.join(self.missing[:5])}{more}"
+                f"; {self.num_left_out:,} pairs left out, since {len(self.missing):,} images are "
+                f"missing, unreadable or of persons trained on: {', '.join(self.missing[:5])}{more}"
             )
         return text
 
@@ -111,11 +112,9 @@ def random_pairs(
     num_pairs: int,
     seed: int,
     *,
-    same_fraction: float = 0.5,
     num_folds: int = 10,
-    excluded: Collection[int] = (),
 ) -> Pairs:
-    """Draws distinct pairs of images at random.
+    """Draws distinct pairs of images at random, half of them of one identity.
 
     So the paper draws 100,000 from MS-Celeb-1M, without the identities trained on (Section 3.3).
 
@@ -126,9 +125,7 @@ def random_pairs(
       labels: int [N], the identity of each image.
       num_pairs: how many, no two of which have the same two images.
       seed: the pairs and folds depend on nothing else than the arguments.
-      same_fraction: the share of pairs of one identity, rounded to whole pairs.
       num_folds: of `verification.stratified_folds`.
-      excluded: labels to leave out: the identities that were trained on.
 
     Returns:
       The pairs, those of one identity first; `images` are the positions in `labels` that occur.
@@ -137,11 +134,9 @@ def random_pairs(
       InputError: fewer possible pairs than asked for, or numbers that do not fit.
     """
     positive_int("num_pairs", num_pairs)
-    if not 0 < same_fraction < 1:
-        raise InputError(f"same_fraction is {same_fraction}, expected a fraction between 0 and 1.")
-    order, start = _by_identity(labels, excluded)
+    order, start = _by_identity(labels)
     rng = np.random.default_rng(seed)
-    num_same = round(num_pairs * same_fraction)
+    num_same = num_pairs // 2
     ends = []
     for same, number in ((True, num_same), (False, num_pairs - num_same)):
         possible = _num_possible(start, same)
@@ -169,7 +164,7 @@ def all_pairs(labels: np.ndarray, *, num_folds: int = 10, seed: int = 0) -> Pair
     Raises:
       InputError: more than ten million pairs, or too few of either kind for the folds.
     """
-    order, start = _by_identity(labels, ())
+    order, start = _by_identity(labels)
     if math.comb(len(order), 2) > _MOST_PAIRS:
         raise InputError(
             f"{len(order):,} images have {math.comb(len(order), 2):,} pairs, expected at most "
@@ -180,7 +175,7 @@ def all_pairs(labels: np.ndarray, *, num_folds: int = 10, seed: int = 0) -> Pair
     return _labelled(order, ends, num_folds, seed)
 
 
-def _by_identity(labels: np.ndarray, excluded: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+def _by_identity(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns positions of images sorted by identity, and where in these each one's begins."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -188,7 +183,6 @@ def _by_identity(labels: np.ndarray, excluded: Collection[int]) -> tuple[np.ndar
             f"labels is {labels.dtype} {list(labels.shape)}, expected one integer for each image."
         )
     order = np.argsort(labels, kind="stable")
-    order = order[~np.isin(labels[order], list(excluded))]
     _, first, count = np.unique(labels[order], return_index=True, return_counts=True)
     return order, np.repeat(first, count)
 

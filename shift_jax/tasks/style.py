@@ -142,10 +142,10 @@ class Style(ImageTask):
         }
         return {**means, "negative_loss": -means["loss"], "examples": int(examples)}
 
-    def report(self, split: str, outputs: dict, folder: Path) -> tuple[str, dict]:
-        """Also draws the stylised photos into `folder`/stylised_`split`.png."""
-        text, record = super().report(split, outputs, folder)
-        picture = folder / f"stylised_{split}.png"
+    def report(self, split: str, outputs: dict, path: Path) -> tuple[str, dict]:
+        """Also draws the stylised photos, beside `path`."""
+        text, record = super().report(split, outputs, path)
+        picture = path.with_suffix(".png")
         self.draw(split, outputs, picture)
         return f"{text}\nstylised photos in {picture}", {**record, "picture": str(picture)}
 

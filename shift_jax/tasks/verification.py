@@ -35,8 +35,9 @@ class Verification:
     fold_accuracies: tuple[float, ...]
     fold_thresholds: tuple[float, ...]
     threshold: float
-    """The best over all pairs, for use: a similarity above it means the same identity. The
-    accuracies are not measured with it."""
+    """For use: a similarity above it means the same identity. Over all pairs it has the largest
+    mean of the share of same pairs accepted and of different ones rejected, whatever their numbers.
+    The accuracies are not measured with it."""
     auc: float
     """Area under the ROC curve of all pairs."""
     eer: float
@@ -69,9 +70,12 @@ class Verification:
         for far, tar in self.tar_at_far.items():
             value = f"({reasons[far]})" if tar is None else f"{100 * tar:.2f} %"
             lines.append(f"TAR at FAR {100 * far:g} %: {value}")
-        lines.append(
-            f"Best threshold over all pairs: a similarity above {self.threshold:.4f} means the same"
-        )
+        lines.append(f"Threshold for use: a similarity above {self.threshold:.4f} means the same")
+        commoner = max(self.num_same, self.num_different)
+        if self.num_same != self.num_different:
+            share = commoner / (self.num_same + self.num_different)
+            answer = "same" if commoner == self.num_same else "different"
+            lines.append(f"To call all pairs {answer} would be right for {100 * share:.2f} %")
         return "\n".join(lines)
 
     def as_dict(self) -> dict:
@@ -142,7 +146,7 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
         accuracy_standard_error=float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies))),
         fold_accuracies=tuple(accuracies),
         fold_thresholds=tuple(thresholds),
-        threshold=_best_threshold(scores, same),
+        threshold=_best_threshold(scores, same, balanced=True),
         auc=float(roc_auc_score(same, scores)),
         eer=_equal_error_rate(far, tar),
         tar_at_far={
@@ -235,8 +239,8 @@ def stratified_folds(same: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     rarer = min(same.sum(), (~same).sum())
     if not 2 <= positive_int("num_folds", num_folds) <= rarer:
         raise InputError(
-            f"num_folds is {num_folds}, expected 2 to {rarer}: each fold needs a pair of either "
-            f"kind, and there are {same.sum():,} same and {(~same).sum():,} different pairs."
+            f"num_folds is {num_folds}, and each of at least two folds needs a pair of either "
+            f"kind: there are {same.sum():,} same and {(~same).sum():,} different pairs."
         )
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(np.flatnonzero(kind)) for kind in (same, ~same)])
@@ -281,8 +285,12 @@ def _accepted(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndar
     return thresholds, *accepted
 
 
-def _best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
+def _best_threshold(scores: np.ndarray, same: np.ndarray, balanced: bool = False) -> float:
+    """The most accurate threshold; `balanced`, as if both kinds of pairs were equally many."""
     thresholds, accepted_same, accepted_different = _accepted(scores, same)
+    if balanced:  # In whole numbers, in which ties are exact.
+        accepted_same = accepted_same * int((~same).sum())
+        accepted_different = accepted_different * int(same.sum())
     gain = accepted_same - accepted_different
     best = np.flatnonzero(gain == gain.max())
     return float(thresholds[best[(len(best) - 1) // 2]])

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from logging import Formatter, LogRecord
 
 from absl import app, flags, logging
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from shift_jax.errors import InputError, did_you_mean
+from shift_jax.models.arguments import literal
 from shift_jax.training.stopping import StoppedError
 from shift_jax.training.workdir import flatten
 
@@ -68,6 +69,18 @@ def _print_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     # So TensorStore's threads tell of each write that failed after Orbax had given up the save.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def fields(texts: Iterable[str]) -> dict[str, object]:
+    """Returns FIELD=VALUE texts as a dict, values being Python literals where they are some.
+
+    Raises:
+      InputError: a text without "=".
+    """
+    for text in texts:
+        if "=" not in text:
+            raise InputError(f"--set={text} has no value: expected --set=FIELD=VALUE.")
+    return {key: literal(value) for key, _, value in (text.partition("=") for text in texts)}
 
 
 def define_process_flags() -> None:

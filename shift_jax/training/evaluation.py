@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, did_you_mean
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.checkpoint_files import read_manifest
 from shift_jax.training.checkpoints import find_checkpoint, restore_variables
@@ -21,24 +22,11 @@ from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes import from_first, is_first
 from shift_jax.training.step import make_eval_step
 from shift_jax.training.stopping import StopRequest
-from shift_jax.training.workdir import read_config, write_json
+from shift_jax.training.workdir import flatten, read_config, write_json
 
 
 class EvaluationStoppedError(Exception):
     """The run was asked to stop during an evaluation."""
-
-
-def evaluate(
-    task: Task,
-    variables: dict,
-    split: str,
-    eval_step: Callable,
-    mesh: Mesh,
-    stop: StopRequest | None = None,
-) -> dict[str, float]:
-    """Returns the task's metrics over one whole split; see `collect`."""
-    outputs = collect(task, variables, split, eval_step, mesh, stop)
-    return task.summarize(split, outputs)
 
 
 def collect(
@@ -97,6 +85,7 @@ class TrainedModel:
       checkpoint: folder of the checkpoint, which holds its config too.
       data_dir: where the dataset is; None is where the config says.
       pairs_file: of a task that compares pairs, the file that names them.
+      overrides: other fields of the config, such as {"verification.num_pairs": 1000}.
 
     Attributes:
       checkpoint: the folder.
@@ -110,7 +99,11 @@ class TrainedModel:
     """
 
     def __init__(
-        self, checkpoint: Path, data_dir: str | None = None, pairs_file: str | None = None
+        self,
+        checkpoint: Path,
+        data_dir: str | None = None,
+        pairs_file: str | None = None,
+        overrides: Mapping[str, object] | None = None,
     ):
         self.checkpoint = checkpoint
         variables, config = restore_variables(checkpoint)
@@ -128,6 +121,7 @@ class TrainedModel:
                     "leave out --pairs_file."
                 )
             self.config.verification.pairs_file = pairs_file
+        _override(self.config, overrides or {})
         self.task = make_task(self.config)
         self._mesh = make_mesh()
         self.variables = jax.device_put(variables, replicated(self._mesh))
@@ -142,6 +136,18 @@ class TrainedModel:
         return collect(self.task, self.variables, split, self._eval_step, self._mesh)
 
 
+def _override(config: ConfigDict, overrides: Mapping[str, object]) -> None:
+    """Sets fields of a config, which must be there and of that type."""
+    for key, value in overrides.items():
+        known = flatten(config.to_dict())
+        if key not in known:
+            raise InputError(f"The config has no field {key!r}.{did_you_mean(key, known)}")
+        try:
+            config.update_from_flattened_dict({key: value})
+        except TypeError as error:
+            raise InputError(f"{key} is {value!r}, expected one such as {known[key]!r}.") from error
+
+
 def evaluate_and_report(
     *,
     workdir: str | None = None,
@@ -150,6 +156,7 @@ def evaluate_and_report(
     split: str | None = None,
     data_dir: str | None = None,
     pairs_file: str | None = None,
+    overrides: Mapping[str, object] | None = None,
     output: str | None = None,
 ) -> dict:
     """Evaluates one checkpoint, prints its metrics and writes them as JSON.
@@ -159,7 +166,9 @@ def evaluate_and_report(
       checkpoint: folder of one checkpoint instead.
       split: what to evaluate on; None is the config's evaluation split.
       data_dir, pairs_file: see `TrainedModel`.
-      output: JSON file, beside which pictures go; None is metrics.json in the run's folder.
+      overrides: see `TrainedModel`.
+      output: JSON file, beside which pictures go; None is metrics.json in the run's folder, of
+        another split than the config's metrics_SPLIT.json.
 
     Returns:
       What was written: the task's report with "split" and "checkpoint"; in other processes than
@@ -176,14 +185,17 @@ def evaluate_and_report(
     path = Path(from_first(str(path)))
     if output is None and path.parent.name != "checkpoints":
         raise InputError(f"{path} is not in the workdir of a run: say where to write by --output.")
-    target = Path(output) if output else path.parent.parent / "metrics.json"
-    trained = TrainedModel(path, data_dir, pairs_file)
+    trained = TrainedModel(path, data_dir, pairs_file, overrides)
+    name = "metrics.json"
+    if split not in (None, trained.task.eval_split):
+        name = f"metrics_{re.sub(r'[^A-Za-z0-9]+', '_', split).strip('_')}.json"
+    target = Path(output) if output else path.parent.parent / name
     split = split or trained.task.eval_split
     outputs = trained.outputs(split)
     if not is_first():
         return {}
     try:
-        text, record = trained.task.report(split, outputs, target.parent)
+        text, record = trained.task.report(split, outputs, target)
         print(text)
         record = {**record, "split": split, "checkpoint": str(path)}
         write_json(target, record)

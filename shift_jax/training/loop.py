@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ class _Trainer:
     """One run: what `train` sets up, and the loop over its steps."""
 
     def __init__(self, config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None):
+        config = copy.deepcopy(config)  # The task may write into it what it has drawn.
         check_numbers(config)
         self.config = config
         self.workdir = workdir

@@ -64,7 +64,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
     theirs, ours = flatten(read_config(workdir)), flatten(config)
     free = _free_fields(ours)
     different = [
-        f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
+        f"{key} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key) and key not in free
     ]
@@ -74,6 +74,11 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             f"The workdir {workdir} belongs to another config: {', '.join(different[:3])}{more}; "
             "choose another --workdir, or delete that one to start over."
         )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:40]} … {text[-20:]}"
 
 
 def _refuse(workdir: Path, error: OSError) -> NoReturn:

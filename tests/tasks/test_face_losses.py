@@ -75,7 +75,8 @@ class TinyNet(nn.Module):
 
 
 class CenterLearner:
-    model = FaceClassifier(TinyNet(), 5, center_rate=0.5)
+    def __init__(self, num_identities=5):
+        self.model = FaceClassifier(TinyNet(), num_identities, center_rate=0.5)
 
     def init(self, rng):
         return self.model.init(rng, jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, jnp.int32))
@@ -99,15 +100,17 @@ def batches(rng):
     ]
 
 
-def run(batches, count, fsdp=1):
+def run(batches, count, fsdp=1, num_identities=5):
     mesh = make_mesh(jax.devices()[:count], fsdp)
-    learner, optimizer = CenterLearner(), optax.sgd(0.1, 0.9)
+    learner, optimizer = CenterLearner(num_identities), optax.sgd(0.1, 0.9)
     state = init_state(learner, optimizer, 0, mesh)
     step = make_train_step(learner, optimizer, mesh)
     losses = []
     for batch in batches:
         state, metrics = step(state, batch)
         losses.append([float(metrics["loss"]), float(metrics["center"])])
+    centers = state.batch_stats["centers"]
+    assert centers.sharding.is_fully_replicated == (fsdp == 1 or num_identities == 5)
     return jax.device_get((state.params, state.batch_stats)), losses
 
 
@@ -118,6 +121,13 @@ def test_eight_devices_learn_what_one_does(batches):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, eight)
     centers = one[1]["centers"]
     assert centers.shape == (5, 6) and np.abs(centers).min(axis=1).min() > 0
+
+
+def test_centers_laid_over_the_devices_learn_the_same(batches):
+    one, losses = run(batches, 1, num_identities=4096)
+    split, losses_of_split = run(batches, 8, fsdp=4, num_identities=4096)
+    np.testing.assert_allclose(losses_of_split, losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, split)
 
 
 def test_a_step_moves_the_centers_by_the_whole_batch_and_evaluation_does_not(batches):

@@ -11,6 +11,7 @@ from shift_jax.training.evaluation import TrainedModel, collect, evaluate_and_re
 from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
+from shift_jax.training.workdir import read_config
 from tests.tasks.faces import faces_config, write_faces
 
 
@@ -74,11 +75,24 @@ def test_another_folder_is_tested_without_those_trained_on(config, tmp_path):
     ("field", "value", "message"),
     [
         ("data.held_out", 0, "there are none: set data.held_out to their number"),
-        ("data.held_out", 8, "8 identities"),
+        (
+            "data.held_out",
+            8,
+            "data.num_identities and data.held_out do not fit the data: 8 identities",
+        ),
         ("data.eval_split", "validation", "data.eval_split is 'validation', expected 'all', 'ra"),
         ("data.eval_split", "lfw", "'lfw' needs a folder of aligned faces: name it by --data_dir"),
         ("data.name", "folder", "is 'folder', expected 'identities' or 'lfw'"),
-        ("verification.num_pairs", 100_000, "ask for fewer pairs or bring more images"),
+        (
+            "verification.num_pairs",
+            100_000,
+            "verification.num_pairs and num_folds want: 50,000 pai",
+        ),
+        ("verification.num_folds", 40, "num_folds is 40, and each of at least two folds needs a"),
+        ("verification.seed", -1, "verification.seed is -1, expected 0 or a number above it"),
+        ("data.data_dir", "", "data.data_dir is not set: name the folder of identities"),
+        ("loss.margin_size", -1.0, "loss.margin_size is -1.0, expected 0 or a number above"),
+        ("loss.margin_scale", 0.0, "loss.margin_scale is 0.0, expected a number above 0"),
         ("loss.margin", "sphereface", "loss.margin is 'sphereface'"),
         ("loss.center_rate", 1.5, "loss.center_rate is 1.5, expected a number in 0..1"),
         ("loss.center_weight", -1.0, "loss.center_weight is -1.0, expected 0 or a number above"),
@@ -136,9 +150,9 @@ def test_unreadable_images_take_their_pairs_with_them(config, tmp_path):
     outputs = collect(task, variables_of(task), "all", make_eval_step(task, mesh), mesh)
     metrics = task.summarize("all", outputs)
     assert metrics["pairs"] == 105 and metrics["pairs_left_out"] == 15
-    text, record = task.report("all", outputs, tmp_path)
-    assert f"15 pairs left out, since 1 were not found or not readable: {broken}" in text
-    assert record["missing"] == [broken] and (tmp_path / "roc_all.png").stat().st_size > 5000
+    text, record = task.report("all", outputs, tmp_path / "metrics.json")
+    assert "15 pairs left out, since 1 images are missing, unreadable or of persons tr" in text
+    assert record["missing"] == [broken] and (tmp_path / "metrics.png").stat().st_size > 5000
 
 
 def test_embeddings_that_are_not_finite_are_no_result(config, tmp_path):
@@ -166,24 +180,53 @@ def test_a_run_learns_to_tell_places_apart_and_is_evaluated(run, capsys, tmp_pat
     assert "24 same and 96 different pairs of 16 images in 3 folds" in out
     assert "accuracy ± std (%)   AUC (%)   EER (%)" in out
     assert json.loads((workdir / "metrics.json").read_text()) == record
-    assert (workdir / "roc_all.png").exists()
+    assert (workdir / "metrics.png").exists()
 
-    # LFW's protocol in the folder trained on: image 9 is missing.
+    assert f"{16 * 16 * 3 * 8 + 16:,} parameters, without the head over the 4 identities" in out
+    few = evaluate_and_report(
+        workdir=workdir, split="random", overrides={"verification.num_pairs": 12}
+    )
+    assert few["pairs"] == 12 and (workdir / "metrics_random.json").exists()
+    assert json.loads((workdir / "metrics.json").read_text()) == record
+    for override, message in (
+        ({"verification.num_pair": 2}, "no field 'verification.num_pair'.*num_pairs"),
+        ({"verification.num_pairs": "two"}, "num_pairs is 'two', expected one such as 24"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_and_report(workdir=workdir, overrides=override)
+
+
+def test_lfws_pairs_but_those_of_missing_images_and_of_persons_trained_on(run, capsys, tmp_path):
+    workdir, _ = run
+    seen = read_config(workdir)["data"]["identities"]
+    assert len(seen) == 4
+    new = [f"p{i}" for i in range(8) if f"p{i}" not in seen]
+    rows = [
+        f"{new[0]} 1 2", f"{new[1]} 1 3", f"{new[0]} 1 {new[1]} 1", f"{new[2]} 2 {new[3]} 3",
+        f"{new[2]} 1 2", f"{new[3]} 1 9", f"{new[1]} 1 {new[3]} 1", f"{seen[0]} 2 {new[3]} 3",
+    ]  # fmt: skip
     pairs = tmp_path / "pairs.txt"
-    rows = "p0 1 2\np1 1 3\np0 1 p1 1\np2 2 p3 3\np2 1 2\np3 1 9\np4 1 p5 1\np6 2 p7 3\n"
-    pairs.write_text("2 2\n" + rows)
+    pairs.write_text("\n".join(["2 2", *rows]) + "\n")
     lfw = evaluate_and_report(
         workdir=workdir, split="lfw", data_dir=str(tmp_path / "faces"), pairs_file=str(pairs)
     )
-    assert lfw["pairs"] == 7 and lfw["pairs_left_out"] == 1 and lfw["missing"] == ["p3/p3_0009"]
-    assert "1 pairs left out, since 1 were not found" in capsys.readouterr().out
+    assert lfw["pairs"] == 6 and lfw["pairs_left_out"] == 2
+    person = f"{seen[0]}/{seen[0]}_0002"
+    assert lfw["missing"] == [f"{new[3]}/{new[3]}_0009", str(tmp_path / "faces" / person) + ".png"]
+    assert "2 pairs left out, since 2 images are missing, unre" in capsys.readouterr().out
 
 
-def test_a_folder_that_changed_is_noticed(run, tmp_path):
+def test_whom_a_run_has_seen_is_known_whatever_becomes_of_the_folder(config, run, tmp_path):
     workdir, _ = run
-    write_faces(tmp_path / "more", identities=9)
+    seen = set(read_config(workdir)["data"]["identities"])
+    write_faces(tmp_path / "more", identities=12)
     (tmp_path / "faces").rename(tmp_path / "old")
+    trained = TrainedModel(workdir / "checkpoints" / "6", data_dir=str(tmp_path / "more"))
+    source = trained.task.source("all")
+    tested = {source.describe(i).split("/")[-2] for i in range(len(source))}
+    assert tested == {f"p{i}" for i in range(12)} - seen
+    assert trained.evaluate("all")["pairs"] == 8 * 4 * (8 * 4 - 1) / 2
+    # The run itself does not go on with others.
     (tmp_path / "more").rename(tmp_path / "faces")
-    trained = TrainedModel(workdir / "checkpoints" / "6")
-    with pytest.raises(InputError, match="5 identities to train on, and the network was trained o"):
-        trained.evaluate("all")
+    with pytest.raises(InputError, match="belongs to another config: data.identities is "):
+        train(config, workdir, devices=jax.devices()[:2])

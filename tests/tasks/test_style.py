@@ -122,7 +122,7 @@ def test_evaluation_is_the_mean_over_readable_photos_and_shows_them(config, tmp_
         losses.append(float(task.perceptual_loss(task.model.apply(variables, image), image)[0]))
     assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert metrics["negative_loss"] == -metrics["loss"]
-    text, record = task.report("test", outputs, tmp_path)
+    text, record = task.report("test", outputs, tmp_path / "metrics.json")
     assert "test examples 2" in text
     # The style, 16 pixels high, at the left, and two photos, 16 wide, with gaps of 4.
     assert Image.open(record["picture"]).size == (20 + 2 * 20, 2 * 16 + 4)

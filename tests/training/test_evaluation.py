@@ -7,7 +7,7 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of, evaluate, evaluate_and_report
+from shift_jax.training.evaluation import TrainedModel, checkpoint_of, collect, evaluate_and_report
 from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
@@ -27,7 +27,8 @@ def test_every_example_counts_once_on_any_number_of_devices(tiny_config, batch_s
     loss = (log_sums - logits[np.arange(len(labels)), labels]).mean()
     for count in (1, 3, 8):
         mesh = make_mesh(jax.devices()[:count])
-        metrics = evaluate(task, variables, "test", make_eval_step(task, mesh), mesh)
+        outputs = collect(task, variables, "test", make_eval_step(task, mesh), mesh)
+        metrics = task.summarize("test", outputs)
         assert metrics["examples"] == 360
         assert metrics["top1"] == (ranks < 1).sum() / 360
         assert metrics["top5"] == (ranks < 5).sum() / 360
@@ -56,7 +57,8 @@ def test_newest_and_best_checkpoint_and_the_files_written(run, capsys):
     assert best["checkpoint"].endswith("checkpoints/7")
     same = evaluate_and_report(checkpoint=run / "checkpoints" / "7", split="train")
     assert same["examples"] == 1437 and same["split"] == "train"
-    assert json.loads((run / "metrics.json").read_text()) == same
+    assert json.loads((run / "metrics_train.json").read_text()) == same
+    assert json.loads((run / "metrics.json").read_text()) == latest
 
 
 def test_a_copied_checkpoint_needs_an_output(run, tmp_path):
