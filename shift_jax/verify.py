@@ -6,7 +6,7 @@
 
 The first prints the similarity of two photos (the cosine of their embeddings, -1 to 1), the
 threshold and the verdict; the second writes the embeddings of all photos below a folder; the third
-lists the faces of such a file that are nearest to a photo's.
+lists the faces of such a file, made with the same network, that are nearest to a photo's.
 
 --model is the folder of a run, whose best checkpoint is taken, or of one checkpoint.
 --aligned=true: the photos are aligned faces already, as those that the network was trained on; else
@@ -14,18 +14,29 @@ MTCNN finds and aligns them (pip install shift_jax[faces]).
 --face=largest or most_central: which face of a photo with several.
 --threshold=0.4: in place of the one that was best when the checkpoint was evaluated.
 --count=5: how many of the nearest faces.
+
+--embed writes its file at the end: stopped before, by Ctrl-C or SIGTERM, it writes nothing.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from shift_jax.data.gallery import (
+    Gallery,
+    check_comparable,
+    check_gallery_path,
+    fingerprint,
+    load_gallery,
+    nearest,
+    save_gallery,
+)
 from shift_jax.errors import InputError, check_choice, did_you_mean
 
 _OPTIONS = {
@@ -41,15 +52,6 @@ _OPTIONS = {
 _BATCH = 64
 
 
-class Embedded(NamedTuple):
-    """Faces and where they are in the network's space."""
-
-    files: np.ndarray
-    """str [N]."""
-    embeddings: np.ndarray
-    """float32 [N, D], of length 1: products of two are their cosine similarity."""
-
-
 class Verifier:
     """A trained face network, and what finds the faces in photos.
 
@@ -61,6 +63,8 @@ class Verifier:
     Attributes:
       threshold: the similarity above which two faces count as one person's: that of the
         checkpoint's evaluation, or None where it was not evaluated.
+      aligned: as given.
+      fingerprint: of the network's weights, the same wherever their folder is.
 
     Raises:
       InputError: no such run or checkpoint, or not of a face network.
@@ -68,6 +72,7 @@ class Verifier:
 
     def __init__(self, model: str | os.PathLike, *, aligned: bool = False, face: str = "largest"):
         import jax
+        from flax.traverse_util import flatten_dict
 
         from shift_jax.training.evaluation import TrainedModel, checkpoint_of
         from shift_jax.training.workdir import read_config
@@ -79,6 +84,8 @@ class Verifier:
         trained = TrainedModel(path)
         _check_task(trained.config.task, path)
         self.threshold = trained.metrics.get("threshold")
+        self.aligned = aligned
+        self.fingerprint = fingerprint(flatten_dict(trained.variables, sep="/"))
         self._image_size = trained.config.data.image_size
         self._face = face
         self._detector = None
@@ -135,140 +142,137 @@ class Verifier:
         first, second = self.embeddings([self.image(a), self.image(b)])
         return float(first @ second)
 
-    def embed(self, files: Iterable[str]) -> tuple[Embedded, list[str]]:
+    def embed(self, files: Iterable[str]) -> tuple[Gallery, list[str]]:
         """Returns the embeddings of photos, and why others have none, a sentence each."""
         import tqdm
 
-        names, images, refused = [], [], []
-        for file in tqdm.tqdm(list(files), unit="photo", disable=not sys.stderr.isatty()):
-            try:
-                images.append(self.image(file))
-                names.append(str(file))
-            except InputError as error:
-                refused.append(str(error))
-        if not images:
-            raise InputError(f"None of {len(refused)} photos has a face to embed: {refused[0]}")
-        return Embedded(np.array(names), self.embeddings(images)), refused
+        from shift_jax.training.stopping import StopRequest
 
-
-def nearest(face: np.ndarray, gallery: Embedded, count: int) -> list[tuple[str, float]]:
-    """Returns (file, similarity) of the faces most alike to one, the most similar first.
-
-    Args:
-      face: float [D], of length 1.
-      gallery: the others.
-      count: how many.
-    """
-    similarities = gallery.embeddings @ face
-    order = np.argsort(-similarities, kind="stable")[:count]
-    return [(str(gallery.files[i]), float(similarities[i])) for i in order]
-
-
-def load_gallery(path: str | os.PathLike) -> Embedded:
-    """Reads what --embed has written; InputError for anything else."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            gallery = Embedded(arrays["files"], arrays["embeddings"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"{path} is no file of embeddings: make one by --embed=FOLDER --output={path}."
-        ) from error
-    from shift_jax.tasks.verification import check_embeddings
-
-    check_embeddings(gallery.embeddings)
-    if len(gallery.files) != len(gallery.embeddings):
-        raise InputError(
-            f"{path} has {len(gallery.files)} names for {len(gallery.embeddings)} embeddings: "
-            "make it again by --embed."
-        )
-    return gallery
+        names, images, embedded, refused = [], [], [], []
+        bar = tqdm.tqdm(list(files), unit="photo", disable=not sys.stderr.isatty())
+        # Between photos only: an exception that a signal raises within JAX can get lost there.
+        with StopRequest() as stop, bar:
+            for file in bar:
+                if stop.signal:
+                    break
+                try:
+                    images.append(self.image(file))
+                    names.append(str(file))
+                except InputError as error:
+                    refused.append(str(error))
+                # No more images in memory than one batch.
+                if len(images) == _BATCH:
+                    embedded.append(self.embeddings(images))
+                    images.clear()
+        if stop.signal:
+            signal.raise_signal(stop.signal)
+            raise KeyboardInterrupt  # Where the caller ignores the signal.
+        if images:
+            embedded.append(self.embeddings(images))
+        if not embedded:
+            number = _amount(len(refused), "photo")
+            raise InputError(f"None of {number} has a face to embed: {refused[0]}")
+        gallery = Gallery(np.array(names), np.concatenate(embedded), self.fingerprint, self.aligned)
+        return gallery, refused
 
 
 def main(arguments: Sequence[str]) -> None:
     """Does what the command line asks for."""
+    from shift_jax.data import image_paths
     from shift_jax.models.arguments import split_arguments
 
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
-    photos, options, unknown = split_arguments(arguments, _OPTIONS)
+    photos, given, unknown = split_arguments(arguments, dict.fromkeys(_OPTIONS))
     if unknown:
         name = next(iter(unknown))
         raise InputError(
             f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in _OPTIONS)}."
             f"{did_you_mean(name, _OPTIONS)}"
         )
-    expected = 0 if options["embed"] else 1 if options["gallery"] else 2
-    if not options["model"] or len(photos) != expected:
-        raise InputError(
-            "Name two photos, or one with --gallery=FILE.npz, or --embed=FOLDER, and a network: "
-            "python -m shift_jax.verify a.jpg b.jpg --model=DIR."
-        )
-    check_choice("aligned", options["aligned"], ("true", "false"))
-    check_choice("face", options["face"], ("largest", "most_central"))
+    given = {name: value for name, value in given.items() if value is not None}
+    _check_together(photos, given)
+    options = _OPTIONS | given
     count = _number(options, "count", int)
     if count < 1:
         raise InputError(f"count is {count}, expected 1 or more.")
-    gallery = load_gallery(options["gallery"]) if options["gallery"] else None
-    files = _photos(options) if options["embed"] else []
+    threshold = _number(options, "threshold", float) if "threshold" in given else None
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold:g}, expected a similarity, -1 to 1.")
+    gallery = load_gallery(options["gallery"]) if "gallery" in given else None
+    if "embed" in given:
+        files = image_paths(options["embed"])
+        check_gallery_path(options["output"])
 
     verifier = Verifier(
         options["model"], aligned=options["aligned"] == "true", face=options["face"]
     )
-    if options["threshold"] is not None:
-        verifier.threshold = _number(options, "threshold", float)
-    if options["embed"]:
+    if threshold is not None:
+        verifier.threshold = threshold
+    if "embed" in given:
         _write(verifier, files, options["output"])
     elif gallery:
-        _print_nearest(verifier, photos[0], gallery, count)
+        check_comparable(options["gallery"], gallery, verifier.fingerprint)
+        if gallery.aligned != verifier.aligned:
+            how = "aligned already" if gallery.aligned else "aligned by MTCNN"
+            print(f"unlike {photos[0]}, the photos of the gallery were {how}", file=sys.stderr)
+        face = verifier.embeddings([verifier.image(photos[0])])[0]
+        for file, similarity in nearest(face, gallery, count):
+            _print(f"{similarity:.4f}  {_verdict(verifier, similarity, short=True)}  {file}")
     else:
         similarity = verifier.similarity(*photos)
-        print(f"similarity {similarity:.4f}, {_verdict(verifier, similarity)}")
+        _print(f"similarity {similarity:.4f}, {_verdict(verifier, similarity)}")
 
 
-def _photos(options: dict) -> list[str]:
-    from shift_jax.data import image_paths
-
-    if not options["output"]:
+def _check_together(photos: list[str], given: dict[str, str]) -> None:
+    """Raises InputError for flags that do not belong together, or not to so many photos."""
+    for name, value in given.items():
+        if not value:
+            raise InputError(f"--{name}= has no value: give one, or leave it out.")
+    if {"embed", "gallery"} <= given.keys():
+        raise InputError(
+            "--embed makes a file of embeddings and --gallery searches one: give one of the two."
+        )
+    expected = 0 if "embed" in given else 1 if "gallery" in given else 2
+    if "model" not in given or len(photos) != expected:
+        raise InputError(
+            "Name two photos, or one with --gallery=FILE.npz, or --embed=FOLDER, and a network: "
+            "python -m shift_jax.verify a.jpg b.jpg --model=DIR."
+        )
+    if "embed" in given and "output" not in given:
         raise InputError("Say where the embeddings shall go: --output=faces.npz.")
-    if not Path(options["output"]).absolute().parent.is_dir():
-        raise InputError(f"The folder of --output={options['output']} does not exist: make it.")
-    return image_paths(options["embed"])
+    aligned = (_OPTIONS | given)["aligned"]
+    check_choice("aligned", aligned, ("true", "false"))
+    check_choice("face", (_OPTIONS | given)["face"], ("largest", "most_central"))
+    idle = {
+        "output": "embed" not in given and "only --embed=FOLDER writes a file",
+        "count": "gallery" not in given and "only the faces in --gallery=FILE.npz are listed",
+        "threshold": "embed" in given and "--embed compares no faces",
+        "face": aligned == "true" and "with --aligned=true no faces are looked for",
+    }
+    for name, why in idle.items():
+        if name in given and why:
+            raise InputError(f"--{name}={given[name]} has no use here, since {why}: leave it out.")
 
 
 def _write(verifier: Verifier, files: list[str], output: str) -> None:
-    embedded, refused = verifier.embed(files)
-    path = Path(output)
-    partial = path.with_name(f".{path.name}.partial.npz")
-    try:
-        np.savez(partial, **embedded._asdict())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    gallery, refused = verifier.embed(files)
+    save_gallery(output, gallery)
     for sentence in refused:
         print(f"left out: {sentence}", file=sys.stderr)
-    print(
-        f"{len(embedded.files)} embeddings of {embedded.embeddings.shape[1]} numbers written to "
-        f"{path}, {len(refused)} photos left out"
+    number, size = gallery.embeddings.shape
+    _print(
+        f"{_amount(number, 'embedding')} of {_amount(size, 'number')} written to {output}, "
+        f"{_amount(len(refused), 'photo')} left out"
     )
-
-
-def _print_nearest(verifier: Verifier, photo: str, gallery: Embedded, count: int) -> None:
-    face = verifier.embeddings([verifier.image(photo)])[0]
-    if gallery.embeddings.shape[1] != len(face):
-        raise InputError(
-            f"The gallery's embeddings have {gallery.embeddings.shape[1]} numbers and this "
-            f"network's {len(face)}: make the gallery with the same --model."
-        )
-    for file, similarity in nearest(face, gallery, count):
-        print(f"{similarity:.4f}  {_verdict(verifier, similarity, short=True)}  {file}")
 
 
 def _verdict(verifier: Verifier, similarity: float, short: bool = False) -> str:
     if verifier.threshold is None:
-        return "no threshold" if short else (
-            "no threshold is known, since the checkpoint was not evaluated: give --threshold"
-        )
+        if short:
+            return "no threshold"
+        return "no threshold is known, since the checkpoint was not evaluated: give --threshold"
     verdict = "same" if similarity > verifier.threshold else "different"
     if short:
         return f"{verdict:9}"
@@ -282,6 +286,16 @@ def _check_task(task: str, path: Path) -> None:
             f"{path} is a run of the task {task!r}, expected one that was trained on faces, by "
             "configs/shiftfacenet.py."
         )
+
+
+def _print(text: str) -> None:
+    """Prints what may name a file: of what the terminal cannot show, the code."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _amount(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _number(options: dict, name: str, kind: type):

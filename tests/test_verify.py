@@ -1,10 +1,17 @@
+import io
+import os
+import shutil
+import signal
+import sys
+
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from shift_jax import verify
+from shift_jax.data.gallery import load_gallery
 from shift_jax.errors import InputError
+from shift_jax.training.evaluation import checkpoint_of
 from shift_jax.training.loop import train
 from tests.tasks.faces import faces_config, write_faces
 
@@ -14,9 +21,16 @@ def trained(tmp_path_factory):
     """(folder of faces, folder of a run that was trained on them)."""
     root = tmp_path_factory.mktemp("verify")
     config = faces_config(write_faces(root / "faces"))
-    config.eval_every_epochs = 6.0
     train(config, root / "run", devices=jax.devices()[:1])
     return root / "faces", root / "run"
+
+
+@pytest.fixture(scope="module")
+def gallery(trained, tmp_path_factory):
+    """File of the embeddings of all faces."""
+    path = tmp_path_factory.mktemp("gallery") / "faces.npz"
+    call(trained, f"--embed={trained[0]}", f"--output={path}")
+    return path
 
 
 def call(trained, *arguments):
@@ -42,7 +56,9 @@ def test_a_folder_is_embedded_and_searched(trained, capsys, tmp_path):
     call(trained, f"--embed={faces}", f"--output={gallery}")
     (faces / "p2" / "broken.jpg").unlink()
     captured = capsys.readouterr()
-    assert "32 embeddings of 8 numbers written" in captured.out and "1 photos left" in captured.out
+    assert (
+        "32 embeddings of 8 numbers written" in captured.out and "1 photo left out" in captured.out
+    )
     assert "broken.jpg can not be read as an image" in captured.err
     with np.load(gallery) as arrays:
         assert arrays["embeddings"].shape == (32, 8)
@@ -75,11 +91,22 @@ def test_batches_and_single_photos_give_the_same_embeddings(trained):
         (["a.jpg", "b.jpg", "--face=left"], "face is 'left', expected 'largest' or 'most_central'"),
         (["a.jpg", "b.jpg", "--treshold=1"], "no flag --treshold.*Did you mean 'threshold'"),
         (["a.jpg", "b.jpg", "--threshold=high"], "threshold is 'high', expected a number"),
-        (["a.jpg", "--gallery=none.npz"], "none.npz is no file of embeddings: make one by --embed"),
+        (["a.jpg", "b.jpg", "--threshold=nan"], "threshold is nan, expected a similarity, -1 to 1"),
+        (["a.jpg", "b.jpg", "--threshold=1.5"], "threshold is 1.5, expected a similarity, -1 to 1"),
+        (["a.jpg", "b.jpg", "--threshold="], "--threshold= has no value: give one, or leave it"),
+        (["a.jpg", "b.jpg", "--output=x.npz"], "--output=x.npz has no use here, since only --emb"),
+        (["a.jpg", "b.jpg", "--count=3"], "--count=3 has no use here, since only the faces in"),
+        (["a.jpg", "b.jpg", "--face=largest"], "--face=largest has no use here, since with --al"),
+        (["--embed=.", "--gallery=x.npz"], "--embed makes a file of embeddings and --gallery sea"),
+        (["a.jpg", "--gallery=x.npz", "--output=y"], "--output=y has no use here, since only"),
+        (
+            ["--embed=.", "--output=x.npz", "--threshold=0.5"],
+            "--threshold=0.5 has no use here, since --embed compares no faces: leave it out",
+        ),
+        (["a.jpg", "--gallery=none.npz"], "none.npz is no file of embeddings .No such file or dir"),
         (["a.jpg", "--gallery=x.npz", "--count=0"], "count is 0, expected 1 or more"),
         (["--embed=nowhere", "--output=x.npz"], "nowhere"),
         (["--embed=."], "Say where the embeddings shall go: --output=faces.npz"),
-        (["--embed=.", "--output=no/x.npz"], "The folder of --output=no/x.npz does not exist"),
     ],
 )
 def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monkeypatch, tmp_path):
@@ -89,16 +116,169 @@ def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gallery_of_nan_or_of_another_network_is_refused(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("no/x.npz", "The folder of .*no/x.npz does not exist: make it"),
+        (".", "is a folder: name a file in it"),
+        ("/", "is a folder: name a file in it"),
+        ("folder", "folder is a folder: name a file in it, as .*folder/faces.npz"),
+        ("/proc/x.npz", "/proc/x.npz cannot be written .*: choose another --output"),
+        ("/dev/null", "/dev/null is a device or the like: name a file"),
+        ("x" * 300, "x cannot be written .File name too long.: choose another --output"),
+    ],
+)
+def test_the_output_is_tried_before_any_photo(trained, output, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(verify, "Verifier", lambda *_, **__: pytest.fail("The network was loaded."))
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("folder")
+    with pytest.raises(InputError, match=message):
+        call(trained, f"--embed={trained[0]}", f"--output={output}")
+    assert os.listdir() == ["folder"]
+
+
+def test_an_older_gallery_stays_until_the_new_one_is_whole(trained, monkeypatch, tmp_path):
+    path = tmp_path / "faces.npz"
+    path.write_bytes(b"older")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(InputError, match="faces.npz cannot be written .No space left on device.: "):
+        call(trained, f"--embed={trained[0]}", f"--output={path}")
+    assert path.read_bytes() == b"older" and os.listdir(tmp_path) == ["faces.npz"]
+
+
+def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
+    trained, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(verify, "_BATCH", 4)
+    taken = []
+    image, embeddings = verify.Verifier.image, verify.Verifier.embeddings
+
+    def counted(self, photo):
+        taken[-1] += 1
+        if sum(taken) == 11:
+            signal.raise_signal(signal.SIGINT)
+            taken.append("which is finished")
+        return image(self, photo)
+
+    def embedded(self, images):
+        taken.append(0)
+        return embeddings(self, images)
+
+    monkeypatch.setattr(verify.Verifier, "image", counted)
+    monkeypatch.setattr(verify.Verifier, "embeddings", embedded)
+    taken.append(0)
+    with pytest.raises(KeyboardInterrupt):
+        call(trained, f"--embed={trained[0]}", f"--output={tmp_path / 'faces.npz'}")
+    assert taken == [4, 4, 3, "which is finished"]
+    assert not os.listdir(tmp_path)
+    verify.main(["--help"])
+    assert "stopped before, by Ctrl-C or SIGTERM, it writes nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_cannot_be_shown_are_escaped(trained, encoding, monkeypatch, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = os.path.join(folder, os.fsdecode(b"lat\xe9.png"))
+    shutil.copy(trained[0] / "p0" / "p0_0001.png", photo)
+    output = os.path.join(tmp_path, os.fsdecode(b"\xe9.npz"))
+    out = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    call(trained, f"--embed={folder}", f"--output={output}")
+    call(trained, photo, f"--gallery={output}")
+    out.flush()
+    first, second = out.buffer.getvalue().decode(encoding).splitlines()
+    assert first.startswith("1 embedding of 8 numbers written to")
+    assert first.endswith("/\\udce9.npz, 0 photos left out")
+    assert second.startswith("1.0000  same") and second.endswith("/lat\\udce9.png")
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+ONE = np.eye(1, 8, dtype=np.float32)
+GOOD = {"files": np.array(["a"]), "embeddings": ONE, "network": "x", "aligned": True}
+MANY = npz(**GOOD | {"files": ["ab"] * 2000, "embeddings": ONE.repeat(2000, axis=0)})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is damaged or of another kind"),
+        (b"no zip file", "it is damaged or of another kind"),
+        (b"PK\x03\x04 cut short", "it is damaged or of another kind"),
+        (npy(ONE), "it is damaged or of another kind"),
+        (npz(**GOOD)[:-30], "it is damaged or of another kind"),
+        (npz(**GOOD).replace(ONE.tobytes(), ONE[:, ::-1].tobytes()), "it is damaged or of another"),
+        (MANY.replace(b"<U2", b"<U1"), "it is damaged or of another kind"),
+        (npz(embeddings=ONE), "it is damaged or of another kind"),
+        (npz(**GOOD | {"files": np.array([None])}), "it is damaged or of another kind"),
+        (npz(**GOOD | {"files": "a"}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"files": [7]}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"embeddings": ONE[0]}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"embeddings": [["1.0"]]}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"network": ["x"]}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"aligned": "x"}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"files": ["a", "b"]}), "it has 2 names for 1 embeddings"),
+        (npz(**GOOD | {"files": np.zeros(0, "U1"), "embeddings": ONE[:0]}), "it is empty"),
+        (npz(**GOOD | {"embeddings": ONE * np.nan}), "1 of its 1 embeddings are not of length 1"),
+        (npz(**GOOD | {"embeddings": ONE * 2}), "1 of its 1 embeddings are not of length 1"),
+    ],
+)
+def test_damaged_galleries_are_refused_in_a_sentence(content, reason, tmp_path):
     path = tmp_path / "bad.npz"
-    np.savez(path, files=np.array(["a"]), embeddings=np.full((1, 8), np.nan, np.float32))
-    with pytest.raises(InputError, match="1 of 1 embeddings are not finite"):
-        call(trained, "a.jpg", f"--gallery={path}")
-    np.savez(path, files=np.array(["a"]), embeddings=np.ones((1, 5), np.float32))
-    photo = tmp_path / "a.png"
-    Image.new("RGB", (20, 20), "red").save(photo)
-    with pytest.raises(InputError, match="embeddings have 5 numbers and this network's 8"):
-        call(trained, str(photo), f"--gallery={path}")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"bad.npz is no file of embeddings \({reason}.*make one"):
+        load_gallery(path)
+
+
+def test_a_gallery_with_any_byte_changed_is_read_as_it_was_or_refused(tmp_path):
+    content = npz(**GOOD)
+    path = tmp_path / "faces.npz"
+    refused = 0
+    for position in range(0, len(content), 3):
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 3]) + content[position + 1 :]
+        )
+        try:
+            loaded = load_gallery(path)
+        except InputError:
+            refused += 1
+        else:
+            assert loaded.network == "x" and loaded.aligned and loaded.files == ["a"]
+            np.testing.assert_array_equal(loaded.embeddings, ONE)
+    assert refused > len(content) / 6
+
+
+def test_only_galleries_of_the_same_network_are_searched(trained, gallery, tmp_path, capsys):
+    faces, run = trained
+    photo = str(faces / "p1" / "p1_0002.png")
+    best = checkpoint_of(run, "best")
+    shutil.copytree(best, tmp_path / "moved")
+    call((faces, tmp_path / "moved"), photo, f"--gallery={gallery}")
+    captured = capsys.readouterr()
+    assert captured.out.startswith("1.0000") and not captured.err
+
+    (other,) = [each for each in best.parent.glob("[0-9]*") if each != best]
+    with pytest.raises(InputError, match="faces.npz has embeddings of another network, which can"):
+        call((faces, other), photo, f"--gallery={gallery}")
+    loaded = load_gallery(gallery)
+    np.savez(tmp_path / "raw.npz", **loaded._replace(aligned=False)._asdict())
+    call(trained, photo, f"--gallery={tmp_path / 'raw.npz'}")
+    assert "p1_0002.png, the photos of the gallery were aligned by MTC" in capsys.readouterr().err
 
 
 def test_only_face_networks_verify(tmp_path):

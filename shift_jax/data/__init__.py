@@ -10,6 +10,7 @@ first use.
 """
 
 from shift_jax.data.batches import eval_batches, steps_per_epoch, train_batches
+from shift_jax.data.folder import PHOTO_EXTENSIONS
 from shift_jax.data.identities import (
     identity_names,
     image_paths,
@@ -25,6 +26,7 @@ from shift_jax.data.transforms import Transform, pad_crop_flip
 from shift_jax.data.unreadable import UnreadableImage, check_max_unreadable_fraction
 
 __all__ = [
+    "PHOTO_EXTENSIONS",
     "EncodedSource",
     "ImageFiles",
     "Source",

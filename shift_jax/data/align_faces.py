@@ -40,6 +40,7 @@ from shift_jax.data.align_report import (
     UNREADABLE,
     Report,
     Row,
+    as_bad_folder,
 )
 from shift_jax.data.face_alignment import align_chosen, read_upright
 from shift_jax.data.face_detector import CHOICES, MIN_CONFIDENCE, FaceDetector
@@ -56,6 +57,7 @@ _OPTIONS = {
 }
 _SIZES = range(16, 2049)
 _QUALITY = 95
+_REASON_LENGTH = 200
 
 
 class _Settings(NamedTuple):
@@ -88,7 +90,8 @@ def align_folder(
       The rows of the report on the photos in `source`.
 
     Raises:
-      InputError: no photos, folders one in the other, or a target that holds something else.
+      InputError: no photos, folders one in the other, or a target that holds something else or
+        can not be made or written.
     """
     import tqdm
 
@@ -114,7 +117,6 @@ def align_folder(
     outputs = _outputs(paths, done)
     todo = [path for path in paths if path not in done]
     _check_unknown(target / outputs[path] for path in todo)
-    target.mkdir(parents=True, exist_ok=True)
     report.rewrite(done.values())
     settings = _Settings(image_size, detector, face, crop_without_face)
     for path in tqdm.tqdm(
@@ -128,6 +130,8 @@ def align_folder(
         if pixels is None:
             report.append(row)
             continue
+        with as_bad_folder(target):
+            (target / row.output).parent.mkdir(parents=True, exist_ok=True)
         partial = _write_partial(pixels, target / row.output)
         # In this order a face that no row tells of is not ours, whenever we are killed.
         report.append(row)
@@ -149,30 +153,53 @@ def _align(
     )
     try:
         image = read_upright(source / path)
+        if aligned := align_chosen(image, image_size, detector, face):
+            measured = {
+                "faces": str(aligned.num_faces),
+                "confidence": f"{aligned.face.confidence:.4f}",
+                "eye_distance": f"{aligned.face.eye_distance:.1f}",
+            }
+            return row(ALIGNED, output, **measured), aligned.image
+        if crop_without_face:
+            return row(CROPPED, output), _central_square(image, image_size)
+        return row(NO_FACE), None
     except UnreadableImage as error:
         return row(UNREADABLE, reason=error.reason), None
-    if aligned := align_chosen(image, image_size, detector, face):
-        measured = {
-            "faces": str(aligned.num_faces),
-            "confidence": f"{aligned.face.confidence:.4f}",
-            "eye_distance": f"{aligned.face.eye_distance:.1f}",
-        }
-        return row(ALIGNED, output, **measured), aligned.image
-    if crop_without_face:
-        return row(CROPPED, output), resize_and_centre_crop(image, image_size)
-    return row(NO_FACE), None
+    # These come back with every photo: too many open files, no TensorFlow.
+    except (OSError, ImportError):
+        raise
+    # Too little memory for this photo, or whatever TensorFlow raises of it, are no reason to leave
+    # thousands of others undone; the next run tries it again.
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return row(UNREADABLE, reason=text[:_REASON_LENGTH]), None
+
+
+def _central_square(image: np.ndarray, image_size: int) -> np.ndarray:
+    # Cut first: scaled up to this height, a panorama may be larger than the memory.
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize_and_centre_crop(image[top : top + side, left : left + side], image_size)
 
 
 def _check_folders(source: pathlib.Path, target: pathlib.Path) -> None:
     if not source.is_dir():
         raise InputError(f"{source} is not a folder: name one of photos, or of folders of them.")
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file: name a folder for the aligned faces.")
-    inner, outer = target.resolve(), source.resolve()
-    if inner.is_relative_to(outer):
-        where = "is also" if inner == outer else "lies in"
+    with as_bad_folder(target):
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file: name a folder for the aligned faces.")
+    # Of links in circles Path.resolve raises an error.
+    faces, photos = (pathlib.Path(os.path.realpath(folder)) for folder in (target, source))
+    if faces.is_relative_to(photos):
+        where = "is also" if faces == photos else "lies in"
         raise InputError(
             f"The folder for the aligned faces, {target}, {where} that of the photos, {source}: "
+            "choose one beside it."
+        )
+    if photos.is_relative_to(faces):
+        raise InputError(
+            f"The folder of the photos, {source}, lies in that for the aligned faces, {target}: "
             "choose one beside it."
         )
 
@@ -213,8 +240,8 @@ def _write_partial(pixels: np.ndarray, path: pathlib.Path) -> pathlib.Path:
     """Writes a JPEG beside its place, under the same name each time: a rerun leaves no rubbish."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Its end only: the name may be as long as the system takes already.
+    partial = path.with_name(f".{path.name[-40:]}.partial")
     Image.fromarray(pixels).save(partial, "JPEG", quality=_QUALITY, subsampling=0)
     return partial
 

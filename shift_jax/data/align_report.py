@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from shift_jax.errors import InputError
 
 FILE_NAME = "align_report.csv"
 
 ALIGNED, CROPPED, NO_FACE, UNREADABLE = "aligned", "cropped", "no_face", "unreadable"
+
+# Of a folder that is named wrongly: a disk that is full or broken is another matter.
+_BAD_FOLDER = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,20 +68,27 @@ class Report:
       rows: the newest row of each photo, by its path.
 
     Raises:
-      InputError: a file of that name is there that is no such report.
+      InputError: a file of that name is there that is no such report, or can not be read.
     """
 
     def __init__(self, folder: pathlib.Path):
         self._path = folder / FILE_NAME
-        self.rows = {row.path: row for row in self._read()}
+        with as_bad_folder(folder):
+            self.rows = {row.path: row for row in self._read()}
 
     def rewrite(self, rows: Iterable[Row]) -> None:
-        """Makes these the only rows."""
+        """Makes these the only rows, and the folder where it is missing.
+
+        Raises:
+          InputError: the folder can not be made or written.
+        """
         self.rows = {row.path: row for row in rows}
         partial = self._path.with_name(f".{FILE_NAME}.partial")
         text = _line(_COLUMNS) + "".join(map(_as_line, self.rows.values()))
-        partial.write_bytes(os.fsencode(text))
-        os.replace(partial, self._path)
+        with as_bad_folder(self._path.parent):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(os.fsencode(text))
+            os.replace(partial, self._path)
 
     def append(self, row: Row) -> None:
         """Adds the row of one photo, in place of an earlier one."""
@@ -83,6 +105,21 @@ class Report:
             raise InputError(f"{self._path} is no report of an alignment: choose another folder.")
         # A run that was killed may have left half a line: that photo's turn comes again.
         return [Row(*fields) for fields in lines if len(fields) == len(_COLUMNS)]
+
+
+@contextlib.contextmanager
+def as_bad_folder(folder: pathlib.Path) -> Iterator[None]:
+    """Makes an `InputError` of the system's errors that mean that DST can not be used."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _BAD_FOLDER:
+            raise
+        where = "" if error.filename in (None, str(folder)) else f": {error.filename}"
+        raise InputError(
+            f"{folder} can not be made or written ({error.strerror}{where}): choose another folder "
+            "for the aligned faces."
+        ) from error
 
 
 def _as_line(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Images in class folders: `<data_dir>/<split>/<class>/<image>`."""
 
 import dataclasses
+import heapq
 import os
 import pathlib
 from collections.abc import Collection, Iterable, Iterator
@@ -13,6 +14,10 @@ from shift_jax.errors import InputError, did_you_mean
 
 IMAGE_EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+)
+# More of what Pillow reads: people's photos and frames come in any format.
+PHOTO_EXTENSIONS = IMAGE_EXTENSIONS | frozenset(
+    [".gif", ".jpe", ".jfif", ".avif", ".jp2", ".j2k", ".pbm", ".pnm", ".tga"]
 )
 
 
@@ -154,7 +159,7 @@ def subfolders(folder: str | os.PathLike[str]) -> list[str]:
     # Hidden folders belong to tools such as .ipynb_checkpoints.
     with os.scandir(folder) as entries:
         return sorted(
-            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+            entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)
         )
 
 
@@ -167,25 +172,41 @@ def image_names(
       folder: Where to look.
       extensions: Endings of images, such as ".png", in lower case.
       nested: Whether to look in the folders below too, and in those below them; their files are
-        called `<subfolder>/<file>`.
+        called `<subfolder>/<file>`. Links are followed, but each folder is listed once, under its
+        own name if it lies in `folder`, else under that of the first link to it; folders above a
+        link are not.
     """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            # Hidden files, such as the ._1.jpg that macOS leaves beside 1.jpg, are no images.
-            if entry.name.startswith("."):
+    folders, links, listed = [("", os.path.realpath(folder))], [], set()
+    while folders or links:
+        if folders:
+            name, path = folders.pop()
+        else:
+            # The links last and in order: else the system's order would choose the names.
+            name, parent = heapq.heappop(links)
+            path = os.path.realpath(os.path.join(folder, name))
+            if os.path.commonpath([path, parent]) == path:
                 continue
-            if nested and entry.is_dir():
-                # A link to a folder above would lead round in circles.
-                if not (entry.is_symlink() and _leads_up(entry.path)):
-                    for name in image_names(entry.path, extensions, nested=True):
-                        yield os.path.join(entry.name, name)
-            elif os.path.splitext(entry.name)[1].lower() in extensions:
-                yield entry.name
+        if path in listed:
+            continue
+        listed.add(path)
+        with os.scandir(os.path.join(folder, name)) as entries:
+            for entry in entries:
+                # Hidden files, such as the ._1.jpg that macOS leaves beside 1.jpg, are no images.
+                if entry.name.startswith("."):
+                    continue
+                if nested and _is_folder(entry):
+                    below = os.path.join(name, entry.name)
+                    if entry.is_symlink():
+                        heapq.heappush(links, (below, path))
+                    else:
+                        folders.append((below, os.path.join(path, entry.name)))
+                elif os.path.splitext(entry.name)[1].lower() in extensions:
+                    yield os.path.join(name, entry.name)
 
 
-def _leads_up(link: str) -> bool:
-    target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
+def _is_folder(entry: os.DirEntry) -> bool:
+    # Of a link to itself the entry raises an error.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def sorted_names(names: Iterable[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from shift_jax.data.folder import (
-    IMAGE_EXTENSIONS,
+    PHOTO_EXTENSIONS,
     FolderSource,
     image_names,
     sorted_names,
@@ -22,10 +22,6 @@ from shift_jax.data.tfds import RelabelledTfdsSource, load_texts
 from shift_jax.errors import InputError, check_choice, did_you_mean
 
 _NAMES = ("identities", "lfw")
-# More of what Pillow reads: people's photos and frames come in any format.
-_EXTENSIONS = IMAGE_EXTENSIONS | frozenset(
-    [".gif", ".jpe", ".jfif", ".avif", ".jp2", ".j2k", ".pbm", ".pnm", ".tga"]
-)
 
 
 def load_identities(
@@ -99,7 +95,9 @@ def identity_names(name: str, data_dir: str | None) -> list[str]:
     found = [
         each
         for each in _identity_folders(data_dir)
-        if any(True for _ in image_names(os.path.join(data_dir, each), _EXTENSIONS, nested=True))
+        if any(
+            True for _ in image_names(os.path.join(data_dir, each), PHOTO_EXTENSIONS, nested=True)
+        )
     ]
     if not found:
         raise _no_images(data_dir)
@@ -192,7 +190,7 @@ def image_paths(folder: str | os.PathLike[str]) -> list[str]:
     found = [os.path.join(folder, os.fsdecode(name)) for name in _files(os.fspath(folder))]
     if not found:
         raise InputError(
-            f"{folder} holds no images; add files ending in {', '.join(sorted(_EXTENSIONS))}."
+            f"{folder} holds no images; add files ending in {', '.join(sorted(PHOTO_EXTENSIONS))}."
         )
     return found
 
@@ -246,13 +244,13 @@ def _identity_folders(data_dir: str | None) -> list[str]:
 
 
 def _files(folder: str) -> np.ndarray:
-    return sorted_names(image_names(folder, _EXTENSIONS, nested=True))
+    return sorted_names(image_names(folder, PHOTO_EXTENSIONS, nested=True))
 
 
 def _no_images(data_dir: str) -> InputError:
     return InputError(
         f"The folders of identities in {data_dir} hold no images; add files ending in "
-        f"{', '.join(sorted(_EXTENSIONS))}."
+        f"{', '.join(sorted(PHOTO_EXTENSIONS))}."
     )
 
 

@@ -1,6 +1,7 @@
 """The command that aligns a folder of photos: what it writes, tells, refuses and leaves alone."""
 
 import csv
+import errno
 import os
 import subprocess
 import sys
@@ -276,6 +277,12 @@ def test_odd_names_are_reported_as_they_are(tmp_path):
     assert {os.fsencode(row.path) for row in rows} == set(names)
 
 
+def test_names_may_be_as_long_as_the_system_takes(tmp_path):
+    fill(tmp_path / "in", ["n" * 251 + ".png"])
+    [row] = align_folder(tmp_path / "in", tmp_path / "out", 32, Detector())
+    assert row.status == "aligned" and files_in(tmp_path / "out") == ["n" * 251 + ".jpg"]
+
+
 def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
     target = tmp_path / "out"
     align_folder(source, target, 96, Detector())
@@ -303,6 +310,24 @@ def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
         (["in", "in/out"], "in/out, lies in that of the photos, in: choose one beside it"),
         (["in", "link/out"], "lies in that of the photos"),
         (["in", "in/flat.PNG"], "in/flat.PNG is a file: name a folder"),
+        (["in/Bob", "in"], "of the photos, in/Bob, lies in that for the aligned faces, in: choose"),
+        (["link/Bob", "in"], "link/Bob, lies in that for the aligned faces, in: choose one beside"),
+        (["in/Bob", "."], "in/Bob, lies in that for the aligned faces, "),
+        (
+            ["in", "a file/out"],
+            r"a file/out can not be made or written \(Not a dir.*: choose anoth",
+        ),
+        (["in", "a file/a/out"], r"a/out can not be made or written \(Not a directory\): choose"),
+        (["in", "circle"], r"circle can not be made or written \(File exists\)"),
+        (["in", "n" * 300], r"nn can not be made or written \(File name too long\)"),
+        (["in", "report is a folder"], r"\(Is a directory: report is a folder/align_report.csv\)"),
+        pytest.param(
+            *(
+                ["in", "/proc/faces"],
+                r"^/proc/faces can not be made or written \(No such file or d",
+            ),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
+        ),
         (["empty", "out"], "empty holds no images; add files ending in"),
         (["in", "out", "--image_size=0"], "image_size is 0; expected .* 16 to 2048"),
         (["in", "out", "--image_size=99999"], "image_size is 99999; expected"),
@@ -319,11 +344,122 @@ def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
 def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, arguments, sentence):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(source)
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "a file").touch()
+    (tmp_path / "report is a folder" / FILE_NAME).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     with pytest.raises(InputError, match=sentence):
         align_faces.main(arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_a_folder_of_faces_is_told(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "Bob").touch()
+    with pytest.raises(InputError, match=r"out can not be made or written \(.*out/Bob.*\): choose"):
+        align_folder(source, tmp_path / "out", 96, Detector())
+
+
+@pytest.mark.parametrize("name", ["mkdir", "replace"])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_without_permission_is_told(source, tmp_path, monkeypatch, name, code):
+    # Root may write everywhere, hence the stand-in.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, failing(OSError(code, "No way", str(tmp_path / "out"))))
+        with pytest.raises(
+            InputError, match=r"out can not be made or written \(No way\): choose another"
+        ):
+            align_folder(source, tmp_path / "out", 96, Detector())
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("where", ["start", "later"])
+def test_a_full_or_broken_disk_stops_the_run(source, tmp_path, monkeypatch, code, where):
+    broken = failing(OSError(code, "The disk"))
+    if where == "start":
+        monkeypatch.setattr(os, "replace", broken)
+    else:
+        monkeypatch.setattr(Image.Image, "save", broken)
+    with pytest.raises(OSError, match="The disk"):
+        align_folder(source, tmp_path / "out", 96, Detector())
+
+
+class Failing(Detector):
+    """Fails with green photos."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def detect(self, image):
+        if image[..., 1].min() > 200:
+            raise self.error
+        return super().detect(image)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("26 GiB\n  of pixels"), "MemoryError: 26 GiB of pixels"),
+        (ZeroDivisionError("x" * 999), "ZeroDivisionError: " + "x" * 181),
+        (InputError("No such points"), "InputError: No such points"),
+    ],
+)
+def test_a_photo_at_which_the_detector_fails_does_not_end_the_run(tmp_path, error, reason):
+    fill(tmp_path / "in", ["a.png", "c.png"])
+    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
+    report = report_of(tmp_path / "out")
+    assert [report[name]["status"] for name in ("a.png", "b.png", "c.png")] == [
+        "aligned",
+        "unreadable",
+        "aligned",
+    ]
+    assert report["b.png"]["reason"] == reason
+    # The next run tries it again.
+    align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+    assert report_of(tmp_path / "out")["b.png"]["status"] == "aligned"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), ImportError("No TensorFlow")]
+)
+def test_what_fails_with_every_photo_ends_the_run(tmp_path, error):
+    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    with pytest.raises(type(error)):
+        align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
+
+
+def test_a_photo_too_large_to_read_does_not_end_the_run(tmp_path, monkeypatch):
+    fill(tmp_path / "in", ["a.png"])
+    monkeypatch.setattr(align_faces, "read_upright", failing(MemoryError()))
+    [row] = align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+    assert (row.status, row.reason) == ("unreadable", "MemoryError:")
+
+
+def test_the_centre_of_a_very_long_photo_is_cut_out_first(tmp_path, monkeypatch):
+    stripe = np.zeros((2, 30_000, 3), np.uint8)
+    stripe[:, 14_999:15_001] = 30
+    fill(tmp_path / "in", ["long.png"], stripe)
+    sizes = []
+    resize = Image.Image.resize
+
+    def spy(image, size, *arguments, **options):
+        sizes.append(size)
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    align_folder(tmp_path / "in", tmp_path / "out", 160, Detector(), crop_without_face=True)
+    assert np.abs(pixels_of(tmp_path / "out" / "long.jpg") - 30).max() < 3
+    assert sizes == [(160, 160)]
 
 
 def test_the_command_ends_with_the_counts(source, tmp_path, monkeypatch, capsys):

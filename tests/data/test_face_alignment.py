@@ -1,6 +1,8 @@
 """Faces moved to their place, and what of a photo the detector gets to see."""
 
 import io
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -272,9 +274,70 @@ def test_coordinates_are_those_of_the_photo_as_given(detector, shape, seen):
 def test_a_face_without_space_around_is_looked_for_with_a_margin(detector):
     finder = DotFinder(margin=60)
     [found] = detector(finder).detect(dots((200, 160), [(40, 50)] * 3, radius=4))
-    assert finder.shapes == [(200, 160, 3), (300, 260, 3)]
+    assert finder.shapes == [(200, 160, 3), (306, 266, 3)]
     np.testing.assert_allclose(found.landmarks, [(40, 50)] * 5, atol=0.1)
     assert detector(DotFinder(margin=500)).detect(np.zeros((50, 60, 3), np.uint8) + 9) == []
+
+
+class Blind:
+    """In mtcnn's place: finds nothing."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def detect_faces(self, image, **options):
+        self.shapes.append(image.shape[:2])
+        return np.empty((0, 6))
+
+
+@pytest.mark.parametrize(
+    ("shape", "tries"),
+    [
+        ((500, 8000), 2),
+        ((30, 3000), 2),
+        ((1024, 1024), 2),
+        ((6000, 4000), 2),
+        ((5, 5), 2),
+        # A megapixel leaves 25 pixels of the height, but 19 with a margin.
+        ((30, 50_000), 1),
+        ((4, 4), 0),
+        ((3000, 2), 0),
+        ((20, 60_000), 0),
+    ],
+)
+def test_what_mtcnn_sees_is_a_megapixel_at_most(detector, shape, tries):
+    blind = Blind()
+    assert detector(blind).detect(np.zeros((*shape, 3), np.uint8)) == []
+    assert len(blind.shapes) == tries
+    for seen in blind.shapes:
+        # Sides are whole pixels.
+        assert seen[0] * seen[1] <= 2**20 * 1.03
+        assert min(seen) >= 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "margin"),
+    [((60, 900), 20), ((1000, 1300), 120), ((1500, 2000), 120), ((4000, 900), 225)],
+)
+def test_coordinates_with_a_margin_are_those_of_the_photo_as_given(detector, shape, margin):
+    centre = np.array([shape[1] * 0.6, shape[0] * 0.1])
+    finder = DotFinder(margin)
+    [found] = detector(finder).detect(dots(shape, [centre] * 3, radius=0.03 * min(shape)))
+    assert len(finder.shapes) == 2
+    np.testing.assert_allclose(found.landmarks, [centre] * 5, atol=0.2)
+
+
+def test_an_installation_that_is_damaged_is_no_fault_of_a_photo(monkeypatch):
+    package = types.ModuleType("mtcnn")
+
+    def damaged():
+        raise EOFError("pnet.lz4 ends early")
+
+    package.MTCNN = damaged
+    monkeypatch.setitem(sys.modules, "mtcnn", package)
+    monkeypatch.setattr(face_detector.importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(ImportError, match="EOFError: pnet.lz4 ends early.: pip install --force"):
+        FaceDetector().detect(photos()[0])
 
 
 def test_without_mtcnn_it_is_told_how_to_get_it(monkeypatch):
