@@ -29,7 +29,7 @@ def faces() -> ConfigDict:
     config.data.identities = ()  # Those trained on; the run draws them and writes them here.
     config.data.num_identities = 0  # How many it draws; 0 for all that are not held out.
     config.data.held_out = 10  # Identities drawn at random that are not trained on.
-    config.data.held_out_file = ""  # Or a file with their names, one on each line.
+    config.data.held_out_file = ""  # In their place those named in a file, one on each line.
     config.data.image_size = 160  # Side in pixels of aligned faces.
     config.data.sampling = "uniform"  # Over images, or "balanced": over identities.
     config.data.mean = (0.5, 0.5, 0.5)

@@ -85,11 +85,6 @@ class Faces(ImageTask):
             return sorted(settings.identities)
         held_out = settings.held_out
         if settings.held_out_file:
-            if held_out:
-                raise InputError(
-                    "data.held_out and data.held_out_file both say which identities are not to be "
-                    "trained on: set one of them to 0 or ''."
-                )
             held_out = data.read_names(settings.held_out_file)
         names = self._names(settings.name, settings.data_dir)
         try:

@@ -55,11 +55,12 @@ REDUCED = [
 ]
 
 
-# The deep ones take seconds each, and test_tables counts them all: here one of each kind.
-QUICK_ROWS = [row for row in ROWS if "110" not in row[0] or row[1] in ({}, {"expansion": 1})]
+def quick(rows):
+    """The deep networks take seconds each, and test_tables counts them all."""
+    return [row if "20" in row[0] else pytest.param(*row, marks=pytest.mark.slow) for row in rows]
 
 
-@pytest.mark.parametrize(("name", "arguments", "ten", "hundred", "macs", "paper_macs"), QUICK_ROWS)
+@pytest.mark.parametrize(("name", "arguments", "ten", "hundred", "macs", "paper_macs"), quick(ROWS))
 def test_every_row_of_table_5(name, arguments, ten, hundred, macs, paper_macs):
     model = create_model(name, num_classes=10, **arguments)
     assert count_parameters(model, CIFAR) == ten
@@ -68,7 +69,7 @@ def test_every_row_of_table_5(name, arguments, ten, hundred, macs, paper_macs):
     assert paper_cifar_macs(model) == paper_macs
 
 
-@pytest.mark.parametrize(("name", "arguments", "parameters"), REDUCED)
+@pytest.mark.parametrize(("name", "arguments", "parameters"), quick(REDUCED))
 def test_reduced_resnets(name, arguments, parameters):
     assert count_parameters(create_model(name, **arguments), CIFAR) == parameters
 

@@ -137,10 +137,14 @@ def test_a_step_moves_the_centers_by_the_whole_batch_and_evaluation_does_not(bat
     centers = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
     variables["batch_stats"]["centers"] = jnp.asarray(centers)
     batch = batches[0]
-    _, (stats, metrics) = learner.loss(variables, batch, None)
-    embeddings, _ = learner.model.apply(
-        variables, batch["image"], True, method="embed", mutable=["batch_stats"]
-    )
+    _, (stats, metrics) = jax.jit(learner.loss)(variables, batch, None)
+
+    @jax.jit
+    def embed(variables, images):
+        options = {"method": "embed", "mutable": ["batch_stats"]}
+        return learner.model.apply(variables, images, True, **options)[0]
+
+    embeddings = embed(variables, batch["image"])
     expected = literal_moved_centers(np.asarray(embeddings), batch["label"], centers, 0.5)
     np.testing.assert_allclose(stats["centers"], expected, rtol=1e-5, atol=1e-6)
     assert metrics["center"] == pytest.approx(

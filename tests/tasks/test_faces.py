@@ -50,15 +50,11 @@ def test_identities_are_drawn_by_number_and_by_a_file_of_names(config, tmp_path)
     assert len(task._train_source.class_names) == 2
     assert len(task.source("all")) == 6 * 4  # All that are not trained on.
     config.data.num_identities = 0
-    config.data.held_out = 0
     config.data.held_out_file = str(tmp_path / "names.txt")
     (tmp_path / "names.txt").write_text("p1\np5\n")
     task = make_task(config)
     assert task._train_source.class_names == ("p0", "p2", "p3", "p4", "p6", "p7")
     assert {task.source("all").describe(i).split("/")[-2] for i in range(8)} == {"p1", "p5"}
-    config.data.held_out = 2
-    with pytest.raises(InputError, match="both say which identities are not to be trained on"):
-        make_task(config).check()
 
 
 def test_another_folder_is_tested_without_those_trained_on(config, tmp_path):

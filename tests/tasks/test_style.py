@@ -125,9 +125,11 @@ def test_evaluation_is_the_mean_over_readable_photos_and_shows_them(config, tmp_
     text, record = task.report("test", outputs, tmp_path / "metrics.json")
     assert "test examples 2" in text
     # The style, 16 pixels high, at the left, and two photos, 16 wide, with gaps of 4.
-    assert Image.open(record["picture"]).size == (20 + 2 * 20, 2 * 16 + 4)
+    with Image.open(record["picture"]) as picture:
+        assert picture.size == (20 + 2 * 20, 2 * 16 + 4)
 
 
+@pytest.mark.slow
 def test_two_styles_become_two_networks_of_their_colours(config, tmp_path):
     config.style.images = ("red.png", "blue.jpg")
     train(config, tmp_path / "run", devices=jax.devices()[:1])

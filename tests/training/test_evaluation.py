@@ -13,7 +13,9 @@ from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(7, marks=pytest.mark.slow), 104, 512])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (7, 512)] + [104]
+)
 def test_every_example_counts_once_on_any_number_of_devices(tiny_config, batch_size):
     tiny_config.eval_batch_size = batch_size
     task = make_task(tiny_config)

@@ -156,7 +156,7 @@ def test_a_workdir_has_one_owner_at_a_time(tmp_path):
     "moment",
     [
         "shift_jax.training.checkpoints.Checkpoints.add_metrics",
-        pytest.param("shift_jax.training.loop.evaluate", marks=pytest.mark.slow),
+        pytest.param("shift_jax.training.loop.collect", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_dies_in_an_evaluation_evaluates_again(
