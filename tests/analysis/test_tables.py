@@ -193,13 +193,18 @@ def test_table_6_is_what_shiftnet_a_has(tables):
     assert rows[1]["params"] == 2 * 32 * 128 + 2 * (128 + 32)
 
 
-def test_text_and_markdown(parts):
+@pytest.mark.slow
+def test_text_of_table_5(parts):
     text = as_text(parts)
     assert "Table 5: ShiftResNet;" in text
     assert "34,906" in text
     assert "paper's accuracy" in text
     assert "ShiftResNet20-1 [1]" in text
-    assert max(map(len, as_text(paper_tables([7])).splitlines())) < 160
+
+
+def test_text_and_markdown():
+    parts = paper_tables([7])
+    assert max(map(len, as_text(parts).splitlines())) < 160
     markdown = as_text(parts, markdown=True)
     grid = [line for line in markdown.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in grid)
