@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shift_jax.errors import InputError, check_choice, did_you_mean
+from shift_jax.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from shift_jax.data.photo_files import Photo
@@ -97,19 +97,14 @@ def stylize_photo(
 
 def main(arguments: Sequence[str]) -> None:
     """Does what the command line asks for."""
-    from shift_jax.models.arguments import split_arguments
+    from shift_jax.models.arguments import refuse_unknown, split_arguments
     from shift_jax.models.stylizer import load_style, style_names
 
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
     photos, options, unknown = split_arguments(arguments, _OPTIONS)
-    if unknown:
-        name = next(iter(unknown))
-        raise InputError(
-            f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in _OPTIONS)}."
-            f"{did_you_mean(name, _OPTIONS)}"
-        )
+    refuse_unknown(unknown, _OPTIONS)
     if options["style"] == "?":
         print("\n".join(style_names()) or "No trained styles come with this package yet.")
         return

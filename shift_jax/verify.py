@@ -37,7 +37,7 @@ from shift_jax.data.gallery import (
     nearest,
     save_gallery,
 )
-from shift_jax.errors import InputError, check_choice, did_you_mean
+from shift_jax.errors import InputError, check_choice
 
 _OPTIONS = {
     "model": None,
@@ -179,18 +179,13 @@ class Verifier:
 def main(arguments: Sequence[str]) -> None:
     """Does what the command line asks for."""
     from shift_jax.data import image_paths
-    from shift_jax.models.arguments import split_arguments
+    from shift_jax.models.arguments import refuse_unknown, split_arguments
 
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
     photos, given, unknown = split_arguments(arguments, dict.fromkeys(_OPTIONS))
-    if unknown:
-        name = next(iter(unknown))
-        raise InputError(
-            f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in _OPTIONS)}."
-            f"{did_you_mean(name, _OPTIONS)}"
-        )
+    refuse_unknown(unknown, _OPTIONS)
     given = {name: value for name, value in given.items() if value is not None}
     _check_together(photos, given)
     options = _OPTIONS | given

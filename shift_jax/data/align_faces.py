@@ -47,7 +47,7 @@ from shift_jax.data.face_detector import CHOICES, MIN_CONFIDENCE, FaceDetector
 from shift_jax.data.identities import image_paths
 from shift_jax.data.images import resize_and_centre_crop
 from shift_jax.data.unreadable import UnreadableImage
-from shift_jax.errors import InputError, check_choice, did_you_mean
+from shift_jax.errors import InputError, check_choice
 
 _OPTIONS = {
     "image_size": "160",
@@ -248,18 +248,13 @@ def _write_partial(pixels: np.ndarray, path: pathlib.Path) -> pathlib.Path:
 
 def main(arguments: list[str]) -> None:
     """Aligns the folder that the command line names."""
-    from shift_jax.models.arguments import split_arguments
+    from shift_jax.models.arguments import refuse_unknown, split_arguments
 
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
         return
     folders, options, unknown = split_arguments(arguments, _OPTIONS)
-    if unknown:
-        name = next(iter(unknown))
-        raise InputError(
-            f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in _OPTIONS)}."
-            f"{did_you_mean(name, _OPTIONS)}"
-        )
+    refuse_unknown(unknown, _OPTIONS)
     if len(folders) != 2:
         raise InputError(
             "Name a folder of photos and one for the aligned faces: "

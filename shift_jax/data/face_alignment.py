@@ -12,7 +12,7 @@ import numpy as np
 
 from shift_jax.data.face_detector import Face, FaceDetector, choose
 from shift_jax.data.images import EncodedImage, check_image_size
-from shift_jax.data.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.unreadable import IMAGE_ERRORS, as_unreadable
 from shift_jax.errors import InputError
 
 # Where ArcFace (Deng et al., 2019) and InsightFace have them in images of 112 x 112.
@@ -104,17 +104,9 @@ def read_upright(photo: bytes | str | os.PathLike[str]) -> np.ndarray:
     try:
         data = photo if isinstance(photo, bytes) else pathlib.Path(photo).read_bytes()
         pixels = EncodedImage(data).pixels()
-    # Other errors of the system, such as too many open files, are not the photo's.
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        PermissionError,
-        UndecodableError,
-    ) as error:
+    except IMAGE_ERRORS as error:
         name = "The photo" if isinstance(photo, bytes) else os.fspath(photo)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableImage(name, reason) from error
+        raise as_unreadable(name, error) from error
     orientation = _orientation(data)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

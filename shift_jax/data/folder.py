@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 import numpy as np
 
 from shift_jax.data.images import EncodedImage, check_image_size
-from shift_jax.data.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.unreadable import IMAGE_ERRORS, UndecodableError, UnreadableImage, as_unreadable
 from shift_jax.errors import InputError, did_you_mean
 
 IMAGE_EXTENSIONS = frozenset(
@@ -69,16 +69,8 @@ def read_image(path: str) -> EncodedImage:
     """Reads an image file; raises `UnreadableImage` where its header shows that it is none."""
     try:
         return EncodedImage(_read(path))
-    # Other errors of the system, such as too many open files, are not the image's.
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        PermissionError,
-        UndecodableError,
-    ) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableImage(path, reason) from error
+    except IMAGE_ERRORS as error:
+        raise as_unreadable(path, error) from error
 
 
 def _read(path: str) -> bytes:

@@ -29,6 +29,22 @@ class UnreadableImage(InputError):  # noqa: N818 (it is one kind of InputError)
         return UnreadableImage, (self.name, self.reason)
 
 
+IMAGE_ERRORS = (
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    UndecodableError,
+)
+"""What reading an image raises through its own fault. Other errors of the system, such as too many
+open files, are not the image's."""
+
+
+def as_unreadable(name: str, error: Exception) -> UnreadableImage:
+    """Returns what is to be raised in place of one of `IMAGE_ERRORS`."""
+    return UnreadableImage(name, getattr(error, "strerror", None) or str(error))
+
+
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
     """One unreadable example of a source; travels from where it was read to where it counts."""

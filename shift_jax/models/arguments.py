@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, did_you_mean
 
 
 def split_arguments(
@@ -40,6 +40,20 @@ def split_arguments(
         else:
             others[key] = literal(value)
     return names, own, others
+
+
+def refuse_unknown(unknown: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raises InputError if there are arguments that a command without a model has no use for.
+
+    Args:
+      unknown: the third result of `split_arguments`.
+      options: the command's own.
+    """
+    for name in unknown:
+        raise InputError(
+            f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in options)}."
+            f"{did_you_mean(name, options)}"
+        )
 
 
 def literal(text: str) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from shift_jax import data
-from shift_jax.errors import InputError, check_choice
+from shift_jax.errors import InputError, check_choice, check_not_negative
 from shift_jax.tasks.face_losses import MARGINS, FaceClassifier
 from shift_jax.tasks.face_pairs import lfw_pairs, ytf_pairs
 from shift_jax.tasks.image_task import ImageTask
@@ -51,24 +51,15 @@ class Faces(ImageTask):
         check_choice("data.sampling", config.data.sampling, ("uniform", "balanced"))
         loss = config.loss
         check_choice("loss.margin", loss.margin, MARGINS)
-        if not 0 <= loss.margin_size < float("inf"):
-            raise InputError(
-                f"loss.margin_size is {loss.margin_size}, expected 0 or a number above it."
-            )
+        check_not_negative("loss.margin_size", loss.margin_size)
+        check_not_negative("loss.center_weight", loss.center_weight)
+        check_not_negative("verification.seed", config.verification.seed)
         if not 0 < loss.margin_scale < float("inf"):
             raise InputError(
                 f"loss.margin_scale is {loss.margin_scale}, expected a number above 0."
             )
-        if config.verification.seed < 0:
-            raise InputError(
-                f"verification.seed is {config.verification.seed}, expected 0 or a number above it."
-            )
         if not 0 <= loss.center_rate <= 1:
             raise InputError(f"loss.center_rate is {loss.center_rate}, expected a number in 0..1.")
-        if not 0 <= loss.center_weight < float("inf"):
-            raise InputError(
-                f"loss.center_weight is {loss.center_weight}, expected 0 or a number above it."
-            )
 
     def check(self) -> None:
         # Into the config, so that checkpoints tell whom they have seen, whatever becomes of the

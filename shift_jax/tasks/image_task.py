@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
-class ImageTask:
+class ImageTask(abc.ABC):
     """A task whose batches have "image" uint8 [B, H, W, C] and "label" int32 [B].
 
     Evaluation batches have "mask" bool [B] too. A task inherits from it and says which examples a
@@ -50,13 +50,14 @@ class ImageTask:
         self.eval_batch_size = config.eval_batch_size
         self.eval_split = config.data.eval_split
 
+    @abc.abstractmethod
     def source(self, split: str) -> data.Source:
         """The examples of one split, in a fixed order, as they are evaluated."""
-        raise NotImplementedError
 
-    @cached_property
+    @property
+    @abc.abstractmethod
     def _train_source(self) -> data.Source:
-        raise NotImplementedError
+        """The examples to train on, opened once."""
 
     def check(self) -> None:
         """Opens both splits and the network; raises `InputError` where they do not fit."""
@@ -180,8 +181,8 @@ class ImageTask:
             process_count=jax.process_count(),
         )
 
-    def summarize(self, split: str, outputs: dict) -> dict[str, float]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def summarize(self, split: str, outputs: dict) -> dict[str, float]: ...
 
     def report(self, split: str, outputs: dict, path: Path) -> tuple[str, dict]:
         metrics = self.summarize(split, outputs)
@@ -192,7 +193,7 @@ class ImageTask:
         ]
         return "\n".join(lines), metrics
 
-    def draw(self, split: str, outputs: dict, path: Path) -> None:
+    def draw(self, split: str, outputs: dict, path: Path) -> None:  # noqa: B027 (an option)
         """Draws nothing; the numbers tell all."""
 
     def normalize(self, images: jax.Array) -> jax.Array:

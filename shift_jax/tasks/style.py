@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import data
-from shift_jax.errors import InputError
+from shift_jax.errors import InputError, check_not_negative
 from shift_jax.tasks.image_task import ImageTask
 from shift_jax.tasks.perceptual_loss import PerceptualLoss, style_targets
 from shift_jax.tasks.style_sheet import save_sheet
@@ -47,9 +47,7 @@ class Style(ImageTask):
                 f"style.images names {len(config.style.images)} images, expected one for each run."
             )
         for name in ("content_weight", "style_weight", "tv_weight"):
-            weight = config.style[name]
-            if not 0 <= weight < float("inf"):
-                raise InputError(f"style.{name} is {weight}, expected 0 or a number above it.")
+            check_not_negative(f"style.{name}", config.style[name])
 
     def check(self) -> None:
         super().check()
