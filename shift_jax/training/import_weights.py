@@ -135,7 +135,11 @@ def _write(output: Path, variables: dict, config: dict) -> None:
 
 
 def export_safetensors(
-    output: str | Path, *, workdir: str | None = None, checkpoint: str | None = None
+    output: str | Path,
+    *,
+    workdir: str | None = None,
+    checkpoint: str | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Writes the weights of a checkpoint, and its config as metadata, as one safetensors file.
 
@@ -143,15 +147,18 @@ def export_safetensors(
       output: the file.
       workdir: folder of a run, of which the newest checkpoint is taken.
       checkpoint: folder of one checkpoint instead.
+      dtype: of the weights in the file; "bfloat16" halves it and rounds them to 8 bits.
 
     Raises:
-      InputError: no such run or checkpoint, not exactly one of them, or a file that cannot be
-        written.
+      InputError: no such run or checkpoint, not exactly one of them, another type, or a file that
+        cannot be written.
     """
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if (workdir is None) == (checkpoint is None):
         raise InputError("Give either --workdir=DIR or --checkpoint=DIR/checkpoints/STEP.")
     path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), "latest")
     variables, config = restore_variables(path)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.dtype(dtype)), variables)
     write_safetensors(output, variables, {"config": json.dumps(config, sort_keys=True)})
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +88,16 @@ def test_safetensors_there_and_back(authors_file, tmp_path):
     import_weights(tmp_path / "bare.safetensors", tmp_path / "third", model="shiftresnet20")
     with pytest.raises(InputError, match="Give either --workdir"):
         export_safetensors(tmp_path / "y.safetensors")
+
+    export_safetensors(
+        tmp_path / "half.safetensors", workdir=str(tmp_path / "run"), dtype="bfloat16"
+    )
+    rounded, _ = read_safetensors(tmp_path / "half.safetensors")
+    for leaf, whole in zip(*map(jax.tree.leaves, (rounded, ours)), strict=True):
+        assert leaf.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(leaf, np.asarray(whole, jnp.bfloat16))
+    with pytest.raises(InputError, match="dtype is 'int8', expected 'float32' or"):
+        export_safetensors(tmp_path / "y.safetensors", workdir=str(tmp_path / "run"), dtype="int8")
 
 
 def test_keras_weights_of_vgg(tmp_path):
