@@ -317,7 +317,8 @@ def style_transfer(options: str = "") -> ConfigDict:
         style.folder, with or without their ending, and
         original: Johnson's convolutions in place of shifts.
         variant=text: the sizes of the paper's text in place of those of the released code.
-        small: 128×128 parts of photos, for a CPU.
+        small: for some hundred photos and a CPU: six epochs of steps of 2 parts of photos, 96×96,
+            with a higher learning rate that decays.
 
     Raises:
       InputError: no style, or an option that does not exist.
@@ -338,9 +339,13 @@ def style_transfer(options: str = "") -> ConfigDict:
     config.style.images = images
     config.checkpoint_every_steps = 1000
     if "small" in words:
-        config.data.image_size = 128
+        config.data.image_size = 96
         config.data.augmentation = "inception"
         config.data.crop_scale = (0.2, 1.0)
         config.data.crop_ratio = (1.0, 1.0)
         config.data.flip = True
+        config.batch_size = 2
+        config.epochs = 6.0
+        config.schedule.name = "cosine"
+        config.schedule.learning_rate = 1e-2
     return config
