@@ -2,7 +2,7 @@
 
     python -m shift_jax.stylize photo.jpg --style=mosaic --output=painted.jpg
     python -m shift_jax.stylize photo.jpg --model=runs/mosaic --output=painted.png
-    python -m shift_jax.stylize photo.jpg --style=mosaic,wave --output=sheet.jpg
+    python -m shift_jax.stylize photo.jpg --style=mosaic,candy --output=sheet.jpg
     python -m shift_jax.stylize frames/ --style=mosaic --output=painted_frames/
 
 --style=NAME is a style that comes with the package; --style=? lists them. --model=DIR is the folder
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     photos, options, unknown = split_arguments(arguments, _OPTIONS)
     refuse_unknown(unknown, _OPTIONS)
     if options["style"] == "?":
-        print("\n".join(style_names()) or "No trained styles come with this package yet.")
+        print("\n".join(style_names()))
         return
     # `split_arguments` keeps the last of each only.
     runs, styles = (

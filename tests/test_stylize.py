@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import ml_dtypes
@@ -10,11 +12,12 @@ from PIL import Image
 from shift_jax import create_model, load_pretrained, stylize
 from shift_jax.errors import InputError
 from shift_jax.models import stylizer, tiled_style
-from shift_jax.models.stylizer import Stylizer, load_style
+from shift_jax.models.stylizer import Stylizer, load_style, style_names
 from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.workdir import claim_workdir
 from shift_jax.weights import shipped
 from shift_jax.weights.safetensors_file import sha256, write_safetensors
+from tests.data.photos import photos
 from tests.models.small import quick_jit, random_variables
 
 NAME = "shift_style_transformer"
@@ -94,12 +97,17 @@ def shipped_styles(tmp_path, monkeypatch):
     shipped.shipped_weights.cache_clear()
 
 
+def painted_by_hand(photo):
+    """What the first run's network makes of a photo that goes on for 32 mirrored pixels."""
+    image = np.pad(pixels_of(photo), [(32, 32), (32, 32), (0, 0)], "symmetric")
+    output = quick_jit(create_model(NAME).apply)(style_variables(), image[None].astype(np.float32))
+    return np.rint(output)[0, 32:-32, 32:-32].clip(0, 255)
+
+
 def test_a_photo_is_what_the_network_makes_of_it(runs, photo, tmp_path, capsys):
     output = tmp_path / "out.png"
     call(photo, f"--model={runs[0]}", f"--output={output}")
-    image = pixels_of(photo)[None].astype(np.float32)
-    expected = quick_jit(create_model(NAME).apply)(style_variables(), image)[0, :5, :5]
-    expected = np.rint(expected).clip(0, 255)
+    expected = painted_by_hand(photo)[:5, :5]
     assert expected.std() > 20
     np.testing.assert_allclose(pixels_of(output).astype(float), expected, atol=1)
     printed = capsys.readouterr().out
@@ -127,15 +135,11 @@ def test_alpha_and_colours_are_kept(runs, tmp_path):
     assert plain[..., :3].std() > 5
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 3)])
-def test_photos_smaller_than_the_network_takes(size, runs, tmp_path):
-    small = write_photo(tmp_path / "small.png", size)
-    call(small, f"--model={runs[0]}", f"--output={tmp_path / 'out.png'}")
-    edge = [(0, 5 - side) for side in size]
-    Image.fromarray(np.pad(pixels_of(small), [*edge, (0, 0)], "edge")).save(tmp_path / "pad.png")
-    call(tmp_path / "pad.png", f"--model={runs[0]}", f"--output={tmp_path / 'padded.png'}")
-    expected = pixels_of(tmp_path / "padded.png")[: size[0], : size[1]]
-    np.testing.assert_array_equal(pixels_of(tmp_path / "out.png"), expected)
+def test_a_photo_of_one_pixel(runs, tmp_path):
+    pixel = write_photo(tmp_path / "pixel.png", (1, 1))
+    call(pixel, f"--model={runs[0]}", f"--output={tmp_path / 'out.png'}")
+    expected = painted_by_hand(pixel)[:1, :1]
+    np.testing.assert_allclose(pixels_of(tmp_path / "out.png").astype(float), expected, atol=1)
 
 
 def test_large_photos_are_taken_in_tiles(monkeypatch):
@@ -146,20 +150,20 @@ def test_large_photos_are_taken_in_tiles(monkeypatch):
         return np.full((-(-image.shape[0] // 4) * 4, image.shape[1], 3), 300.0)
 
     monkeypatch.setattr(stylizer, "stylize_by_tiles", tiled)
-    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 256, 256, 3), 7.0))
+    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 320, 320, 3), 7.0))
     model = create_model(NAME)
     automatic, chosen = Stylizer(model, {}), Stylizer(model, {}, tile_size=64)
     assert (automatic(np.zeros((256, 256, 3), np.uint8)) == 7).all()
     painted = automatic(np.zeros((257, 256, 3), np.uint8))
     assert painted.shape == (257, 256, 3) and (painted == 255).all()
-    # A panorama, too low for the network.
+    # A panorama.
     assert automatic(np.zeros((2, 600_000, 3), np.uint8)).shape == (2, 600_000, 3)
     chosen(np.zeros((64, 64, 3), np.uint8))
     chosen(np.zeros((8, 68, 3), np.uint8))
     assert sizes == [
-        ((257, 256, 3), tiled_style.TILE_SIZE),
-        ((5, 600_000, 3), tiled_style.TILE_SIZE),
-        ((8, 68, 3), 64),
+        ((321, 320, 3), tiled_style.TILE_SIZE),
+        ((66, 600_064, 3), tiled_style.TILE_SIZE),
+        ((72, 132, 3), 64),
     ]
     # A GPU has the memory, and tiles would go to and fro.
     monkeypatch.setattr(stylizer.jax, "default_backend", lambda: "gpu")
@@ -167,7 +171,7 @@ def test_large_photos_are_taken_in_tiles(monkeypatch):
 
 
 def test_a_network_that_failed_is_not_painted_with(monkeypatch):
-    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 8, 8, 3), np.nan))
+    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 72, 72, 3), np.nan))
     with pytest.raises(InputError, match="colours that are not finite"):
         Stylizer(create_model(NAME), {})(np.zeros((8, 8, 3), np.uint8))
 
@@ -228,12 +232,32 @@ def test_shipped_styles_are_found_by_name(shipped_styles, photo, tmp_path, capsy
         load_style("mosiac")
 
 
-def test_without_shipped_styles(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stylizer, "list_pretrained", lambda pattern: [])
-    with pytest.raises(InputError, match="No trained styles come with this package yet: train"):
-        load_style("mosaic")
-    call("--style=?")
-    assert "No trained styles come" in capsys.readouterr().out
+def test_the_styles_of_the_package_paint_a_real_photo():
+    photo = photos()[0][100:324:2, 200:424:2]
+    grey = photo.mean(-1)
+    painted = {name: load_style(name)(photo) for name in style_names()}
+    assert sorted(painted) == ["candy", "mosaic"]
+    for name, picture in painted.items():
+        assert np.corrcoef(picture.mean(-1).ravel(), grey.ravel())[0, 1] > 0.6, name
+        assert np.abs(picture.astype(int) - photo).mean() > 15, name
+    difference = painted["candy"].astype(int) - painted["mosaic"]
+    assert np.abs(difference).mean() > 15
+
+
+def test_without_the_extra_for_training(tmp_path):
+    photo = write_photo(tmp_path / "photo.png")
+    code = (
+        "import runpy, sys\n"
+        "for name in ('ml_collections', 'clu', 'grain', 'matplotlib', 'sklearn', 'tensorflow',\n"
+        "             'tensorflow_datasets'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = ['stylize', *sys.argv[1:]]\n"
+        "runpy.run_module('shift_jax.stylize', run_name='__main__')\n"
+    )
+    arguments = [str(photo), "--style=mosaic", f"--output={tmp_path / 'painted.png'}"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pixels_of(tmp_path / "painted.png").shape == (5, 5, 3)
 
 
 def test_weights_of_another_network(runs, photo, tmp_path):

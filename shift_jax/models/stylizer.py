@@ -11,7 +11,7 @@ import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.registry import load_pretrained
-from shift_jax.models.style import SMALLEST_SIDE, StyleTransformer
+from shift_jax.models.style import StyleTransformer
 from shift_jax.models.tiled_style import TILE_SIZE, stylize_by_tiles
 from shift_jax.weights.shipped import list_pretrained
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import UInt8
 
+MARGIN = 32
+"""Pixels by which a photo is continued on all sides, and which are cut off again."""
 _SHIPPED = "shift_style_transformer"
 # In pixels. A CPU takes half the time by tiles, and whole 2.1 GB for a megapixel.
 _LARGEST_WHOLE = {"cpu": 65_536}
@@ -49,8 +51,9 @@ class Stylizer:
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the photo in the network's style.
 
-        Sides that are too short for the network are made longer by copies of their last pixels,
-        which are cut off again.
+        The network sees a photo that goes on for `MARGIN` pixels as in a mirror: at the borders of
+        what it sees, where shifts bring in zeros, shift networks paint stripes and rings. Johnson
+        et al. continued photos too, by 40 pixels.
 
         Args:
           pixels: RGB.
@@ -60,15 +63,14 @@ class Stylizer:
           InputError: the network's colours are not finite.
         """
         height, width = pixels.shape[:2]
-        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in (height, width)]
-        image = np.pad(pixels, [*missing, (0, 0)], mode="edge")
+        image = np.pad(pixels, [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)], mode="symmetric")
         if self.takes_whole(height, width):
             output = _whole(self._model, self._variables, image[None].astype(np.float32))
             output = np.asarray(output)[0]
         else:
             size = self._tile_size or TILE_SIZE
             output = stylize_by_tiles(self._model, self._variables, image, size, progress=progress)
-        output = output[:height, :width]
+        output = output[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
         if not np.isfinite(output).all():
             raise InputError(
                 "The network makes colours that are not finite, so that its training must have "
@@ -92,11 +94,6 @@ def style_names() -> list[str]:
 def load_style(name: str, tile_size: int = 0) -> Stylizer:
     """Returns a style that comes with the package; InputError names them all for another one."""
     names = style_names()
-    if not names:
-        raise InputError(
-            "No trained styles come with this package yet: train one by configs/style.py and "
-            "give the folder of the run as --model=DIR."
-        )
     if name not in names:
         raise InputError(
             f"There is no style {name!r}, expected one of {', '.join(names)}."

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from logging import Formatter, LogRecord
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.arguments import literal
@@ -175,6 +173,8 @@ def _parse_flags(argv: list[str]) -> None:
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not a flag: flags begin with --, as in --workdir=DIR.")
     if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+        from ml_collections import ConfigDict  # Here: commands without a config do without.
+
         # A config file that is missing is only noticed when the config is used.
         if not isinstance(flags.FLAGS.config, ConfigDict):
             path = _config_argument(argv).split(":")[0]
@@ -204,6 +204,8 @@ def _explain(error: BaseException, argv: list[str]) -> str:
 
 def _unknown_field(path: str, argv: list[str]) -> str | None:
     """The sentence for the first override that names no field of the config at `path`."""
+    from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+
     try:
         fields = flatten(ConfigFileFlagParser("config").parse(path).to_dict())
     except AttributeError:  # Not a config file at all: it has no get_config.
