@@ -5,9 +5,10 @@
         --config.style.vgg_weights=vgg16-397923af.pth
     python -m shift_jax.stylize photo.jpg --model=runs/mosaic --output=stylised.jpg
 
-PHOTOS is a folder of photos, such as COCO's, and STYLES one with mosaic.jpg. Options after the
-colon, separated by commas: names of styles, original, variant=text, small; configs/common.py
-explains them in `style_transfer`.
+PHOTOS is a folder of photos, and STYLES one with mosaic.jpg. Options after the colon, separated by
+commas: names of styles, original, variant=text, coco, small; configs/common.py explains them in
+`style_transfer`. Pictures of the progress come with each evaluation, once an epoch of a folder: for
+a large one take, say, --config.eval_every_epochs=0.025.
 
 Reproduces: Table 10 and the pictures of Section 3.4.
 Expected: the paper gives pictures and no number.

@@ -99,6 +99,9 @@ def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
     """Returns the runs that a config asks for: their folders in the workdir, and their configs.
 
     That is one, in the workdir itself, but for several styles, which make a network each.
+
+    Raises:
+      InputError: styles whose runs would have the same folder.
     """
     if config.task != "style" or len(config.style.images) < 2:
         return {"": config}
@@ -106,7 +109,13 @@ def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
     for image in config.style.images:
         run = copy.deepcopy(config)
         run.style.images = (image,)
-        runs[os.path.splitext(os.path.basename(image))[0]] = run
+        name = os.path.splitext(os.path.basename(image))[0]
+        if name in runs:
+            raise InputError(
+                f"style.images has two styles named {name!r}, whose networks would go into the "
+                "same folder: leave one out or rename its file."
+            )
+        runs[name] = run
     return runs
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import data
-from shift_jax.errors import InputError, check_not_negative
+from shift_jax.errors import InputError, check_not_negative, did_you_mean
 from shift_jax.tasks.image_task import ImageTask
 from shift_jax.tasks.perceptual_loss import PerceptualLoss, style_targets
 from shift_jax.tasks.style_sheet import save_sheet
@@ -48,9 +48,30 @@ class Style(ImageTask):
             )
         for name in ("content_weight", "style_weight", "tv_weight"):
             check_not_negative(f"style.{name}", config.style[name])
+        if not (config.style.content_weight or config.style.style_weight):
+            raise InputError(
+                "style.content_weight and style.style_weight are both 0, so that nothing would be "
+                "learned: give at least one of them a number above 0."
+            )
+        layers = tuple(config.style.style_layers)
+        if not layers or len(set(layers)) < len(layers):
+            raise InputError(
+                f"style.style_layers is {layers}, expected at least one layer and none twice, "
+                "such as ('relu1_2', 'relu2_2')."
+            )
+        if any(config.data.mean) or not np.allclose(config.data.std, 1 / 255):
+            raise InputError(
+                "data.mean and data.std are to be 0 and 1/255 here: the image transformers take "
+                "pixels in 0..255."
+            )
 
     def check(self) -> None:
         super().check()
+        if self.config.data.image_size % 4:
+            raise InputError(
+                f"data.image_size is {self.config.data.image_size}, but the image transformers "
+                "scale by 4: take a multiple of 4."
+            )
         if len(self.source(self.eval_split)) > 4096:
             raise InputError(
                 f"The split {self.eval_split!r} has {len(self.source(self.eval_split)):,} photos, "
@@ -158,8 +179,11 @@ def _found(folder: str, name: str) -> str:
     paths = [os.path.join(folder, name + ending) for ending in _ENDINGS]
     found = [path for path in paths if os.path.isfile(path)]
     if not found:
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        # Options of configs/style.py that are misspelt are taken for pictures.
+        known = (*(os.path.splitext(each)[0] for each in there), "original", "small", "coco")
         raise InputError(
             f"There is no picture {name!r} in style.folder={folder!r}: name the folder of the "
-            "style images, and one of them."
+            f"style images, and one of them.{did_you_mean(name, known)}"
         )
     return found[0]

@@ -18,8 +18,7 @@ def save_sheet(
     Args:
       path: where to write, by its ending; a picture that is there is replaced at once.
       style: uint8 [H, W, 3], shown as high as one photo.
-      photos: uint8 [N, h, w, 3].
-      stylised: uint8 [N, h', w', 3], h' and w' up to 3 larger.
+      photos, stylised: uint8 [N, h, w, 3].
     """
     from PIL import Image
 

@@ -122,6 +122,11 @@ class TrainedModel:
                 )
             self.config.verification.pairs_file = pairs_file
         _override(self.config, overrides or {})
+        if not self.config.task:
+            raise InputError(
+                f"{checkpoint} has imported weights of {self.config.model.name}, of which it is "
+                "not known what they were trained for: eval.py evaluates imported classifiers only."
+            )
         self.task = make_task(self.config)
         self._mesh = make_mesh()
         self.variables = jax.device_put(variables, replicated(self._mesh))
@@ -213,5 +218,6 @@ def checkpoint_of(workdir: Path, which: str) -> Path:
     Raises:
       InputError: not the folder of a run, or no checkpoint in it yet.
     """
-    best_metric = task_class(read_config(workdir)["task"]).best_metric
+    task = read_config(workdir)["task"]
+    best_metric = task_class(task).best_metric if task else ""  # None is known of imported ones.
     return find_checkpoint(workdir / "checkpoints", which, best_metric)

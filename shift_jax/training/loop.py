@@ -66,8 +66,11 @@ def train(
       DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
       StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
     """
-    for folder, run in separate_runs(config).items():
-        metrics = _Trainer(run, Path(workdir) / folder, devices).run(should_stop)
+    runs = separate_runs(config).items()
+    # All of them before the first begins: a mistake in the last would be told days later.
+    trainers = [_Trainer(run, Path(workdir) / folder, devices) for folder, run in runs]
+    while trainers:
+        metrics = trainers.pop(0).run(should_stop)
     return metrics
 
 

@@ -146,6 +146,12 @@ def read_config(workdir: Path) -> dict:
     try:
         config = json.loads(path.read_text())
     except OSError as error:
+        runs = sorted(each.parent.name for each in workdir.glob("*/config.json"))
+        if runs:
+            raise InputError(
+                f"{workdir} holds the runs {', '.join(runs)}: name one of them, as in "
+                f"{workdir / runs[0]}."
+            ) from error
         raise InputError(
             f"{workdir} is not the workdir of a run (config.json: {error.strerror}): give the "
             "folder that train.py was called with."

@@ -158,6 +158,11 @@ def test_a_config_of_one_style_is_one_run(config):
         ("style.vgg_weights", "", "vgg_weights"),
         ("style.vgg_depth", 17, "16"),
         ("style.style_layers", ("relu1_1", "relu3_1"), "relu1_2"),
+        ("style.style_layers", (), "at least one layer and none twice"),
+        ("style.style_layers", ("relu1_1", "relu1_1"), "at least one layer and none twice"),
+        ("style.images", ("rde",), "one of them. Did you mean 'red'"),
+        ("data.std", (1.0,) * 3, "are to be 0 and 1/255 here"),
+        ("data.image_size", 18, "image_size is 18, .* take a multiple of 4"),
         ("style.style_weight", -1.0, "style.style_weight is -1.0, expected 0 or a number above"),
         ("data.data_dir", "nowhere", "nowhere is not a folder"),
         ("data.data_dir", "", "photos need data_dir"),
@@ -171,6 +176,30 @@ def test_what_does_not_fit_is_told_at_once(config, field, value, message):
         make_task(config).check()
 
 
+def test_weights_of_which_none_counts(config):
+    config.style.content_weight = config.style.style_weight = 0.0
+    with pytest.raises(InputError, match="both 0, so that nothing would be learned"):
+        make_task(config)
+
+
+def test_no_style_is_learned_before_all_are_known_to_fit(config, tmp_path):
+    config.style.images = ("red.png", "bleu")
+    with pytest.raises(InputError, match="no picture 'bleu' .* Did you mean 'blue'"):
+        train(config, tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
+    config.style.images = ("red.png", "more/red.jpg")
+    with pytest.raises(InputError, match="two styles named 'red'"):
+        train(config, tmp_path / "run")
+
+
+def test_a_folder_of_runs_is_no_run(tmp_path):
+    for name in ("mosaic", "candy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds the runs candy, mosaic: name one of them, as in"):
+        evaluate_and_report(workdir=tmp_path)
+
+
 def test_the_authors_recipe():
     config = style_config.get_config("mosaic,candy.jpg,variant=text")
     assert config.style.images == ("mosaic", "candy.jpg")
@@ -181,6 +210,9 @@ def test_the_authors_recipe():
     assert (config.data.image_size, config.batch_size, config.epochs) == (256, 4, 2.0)
     assert (config.optimizer.name, config.schedule.learning_rate) == ("adam", 1e-3)
     assert config.optimizer.weight_decay == 0
+    config = style_config.get_config("mosaic,coco")
+    assert (config.data.name, config.data.eval_split) == ("coco", "validation[:8]")
+    assert config.style.images == ("mosaic",)
     for options, message in (("", "name no style"), ("original", "name no style")):
         with pytest.raises(InputError, match=message):
             style_config.get_config(options)

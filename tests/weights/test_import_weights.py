@@ -139,6 +139,10 @@ def test_the_shipped_digits_network_can_be_read_back(tmp_path):
     assert config["data"]["name"] == "folder" and config["data"]["mean"] == [0.5]
     assert Path(config["data"]["data_dir"]).is_absolute() and moved.model == "shiftresnet20"
 
+    import_weights(file.with_name("shift_style_transformer.mosaic.safetensors"), tmp_path / "style")
+    with pytest.raises(InputError, match="eval.py evaluates imported classifiers only"):
+        evaluate_and_report(workdir=str(tmp_path / "style"))
+
 
 @pytest.mark.parametrize(
     "config",
