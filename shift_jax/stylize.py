@@ -10,20 +10,23 @@ of a run, whose newest checkpoint is taken, or of one checkpoint. Of several sty
 --model more than once), a photo becomes a contact sheet, and a folder a folder for each style.
 
 A folder's images, those in folders below it too, keep their names; the frames of a video can be
-such a folder. Those that cannot be read are left out and told of at the end, with exit status 2.
+such a folder. Those that cannot be read, .heic and cameras' raw files among them, are left out and
+told of at the end, with exit status 2.
 
 --max_size=2000: scale down first, so that the longer side has at most so many pixels.
 --preserve_color=true: keep the photo's colours (Cb and Cr of YCbCr), take the lightness (Y) only.
 --tile_size=1000: take a photo whole where no side is longer, and in tiles of that size else. 0, the
-default, is tiles of 256 on a CPU, and elsewhere from one megapixel on. The picture is the same, but
-for rounding.
+default, is tiles of 256 for photos of more than 65,536 pixels on a CPU, and of more than a million
+elsewhere. The picture is the same, but for rounding.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
     from shift_jax.data.photo_files import Photo
     from shift_jax.models.stylizer import Stylizer
 
+# Photos of phones and cameras that Pillow does not read, or only a thumbnail in them.
+_NOT_READ = frozenset([".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3"]) | frozenset(
+    [".nef", ".arw", ".orf", ".raf", ".rw2"]
+)
 _OPTIONS = {
     "model": None,
     "style": None,
@@ -56,7 +63,9 @@ def load_run(folder: str | Path, tile_size: int = 0) -> Stylizer:
     from shift_jax.training.workdir import read_config
 
     path = Path(folder)
-    if not (path / "manifest").is_dir():
+    if not os.path.isdir(path):
+        raise InputError(f"There is no folder {folder}: name that of a run, or of a checkpoint.")
+    if not os.path.isdir(path / "manifest"):
         read_config(path)  # Says of a folder that is no run's that it is none.
         path = find_checkpoint(path / "checkpoints", "latest", best_metric="")
     variables, config = restore_variables(path)
@@ -122,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     check_choice("preserve_color", options["preserve_color"], ("true", "false"))
     sizes = {name: _pixels(options, name) for name in ("max_size", "tile_size")}
     source, output = Path(photos[0]), Path(options["output"])
-    files = _folder(source, output) if source.is_dir() else None
+    files = _folder(source, output) if os.path.isdir(source) else None
     if files is None:
         _check_file(source, output)
 
@@ -148,6 +157,7 @@ class _Work(NamedTuple):
         from shift_jax.data.photo_files import (
             check_photo_path,
             contact_sheet,
+            contact_sheet_size,
             open_photo,
             save_photo,
         )
@@ -155,57 +165,81 @@ class _Work(NamedTuple):
         photo = open_photo(source, self.max_size)
         height, width = photo.pixels.shape[:2]
         several = len(self.stylizers) > 1
-        if not several:
-            check_photo_path(output, (height, width))
+        size = contact_sheet_size(["photo", *self.stylizers], (height, width))
+        check_photo_path(output, size if several else (height, width))
         started = time.perf_counter()
         painted = {name: self._painted(photo, name) for name in self.stylizers}
         seconds = time.perf_counter() - started
         if several:
-            pictures = {"photo": photo, **painted}
-            sheet = contact_sheet([(name, each.pixels) for name, each in pictures.items()])
-            save_photo(output, photo._replace(pixels=sheet, alpha=None))
+            pictures = [("photo", photo), *painted.items()]
+            sheet = contact_sheet([(name, each.pixels) for name, each in pictures])
+            result = photo._replace(pixels=sheet, alpha=None)
         else:
-            save_photo(output, *painted.values())
+            (result,) = painted.values()
+        with _writing(output):
+            save_photo(output, result)
         each = f" in each of {len(painted)} styles" if several else ""
-        megapixels = len(painted) * height * width / 1e6
-        print(
-            f"{source}: {width}×{height} pixels{each} in {seconds:.1f} s, "
-            f"{seconds / megapixels:.2f} s per megapixel, compiling included; written to {output}"
-        )
+        speed = _speed(len(painted) * height * width, seconds)
+        print(f"{source}: {width}×{height} pixels{each} in {speed}; written to {output}")
 
     def folder(self, source: Path, files: Sequence[Path], output: Path) -> None:
         """Each photo of a folder, to the same name in another one."""
         import tqdm
 
+        from shift_jax.data.folder import image_names
         from shift_jax.data.photo_files import check_photo_path, open_photo, save_photo
 
-        refused, pixels, seconds = [], 0, 0.0
-        for file in tqdm.tqdm(files, unit="photo", disable=not sys.stderr.isatty()):
-            try:
-                photo = open_photo(source / file, self.max_size)
-                for name in self.stylizers:
-                    target = (output / name if len(self.stylizers) > 1 else output) / file
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    check_photo_path(target, photo.pixels.shape[:2])
+        outputs = {name: output / name for name in self.stylizers}
+        if len(outputs) == 1:
+            outputs = dict.fromkeys(outputs, output)
+        for folder in outputs.values():
+            _check_folder(folder)
+        not_read = list(image_names(source, _NOT_READ, nested=True))
+        refused, done, pixels, seconds = [], 0, 0, 0.0
+        try:
+            for file in tqdm.tqdm(files, unit="photo", disable=not sys.stderr.isatty()):
+                targets = {name: folder / file for name, folder in outputs.items()}
+                try:
+                    photo = open_photo(source / file, self.max_size)
+                    for target in targets.values():
+                        with _writing(target):
+                            target.parent.mkdir(parents=True, exist_ok=True)
+                        check_photo_path(target, photo.pixels.shape[:2])
+                except InputError as error:
+                    refused.append(str(error))
+                    continue
+                for name, target in targets.items():
                     started = time.perf_counter()
                     painted = self._painted(photo, name, layers=False)
                     seconds += time.perf_counter() - started
                     pixels += photo.pixels.shape[0] * photo.pixels.shape[1]
-                    save_photo(target, painted)
-            except InputError as error:
-                refused.append(str(error))
-        for sentence in refused:
-            print(f"left out: {sentence}", file=sys.stderr)
-        if pixels:
-            print(
-                f"{len(files) - len(refused)} photos, {pixels / 1e6:.1f} megapixels in "
-                f"{seconds:.1f} s, {seconds / pixels * 1e6:.2f} s per megapixel, compiling "
-                f"included; written to {output}"
-            )
+                    try:
+                        with _writing(target):
+                            save_photo(target, painted)
+                    except InputError as error:
+                        refused.append(str(error))
+                        break
+                else:
+                    done += 1
+        finally:  # After hours, what stops it must not keep this back.
+            if not_read:
+                endings = ", ".join(sorted({Path(name).suffix.lower() for name in not_read}))
+                refused.append(
+                    f"{len(not_read)} photos of kinds that are not read ({endings}): convert them "
+                    "to .jpg or .png."
+                )
+            for sentence in refused:
+                print(f"left out: {sentence}", file=sys.stderr)
+            if done:
+                print(
+                    f"{done} photos, {pixels / 1e6:.1f} megapixels in {_speed(pixels, seconds)}; "
+                    f"written to {output}"
+                )
+        total = len(files) + len(not_read)
         if refused:
             raise InputError(
-                f"{len(refused)} of the {len(files)} photos in {source} were left out, for the "
-                "reasons above: mend or remove them."
+                f"{total - done} of the {total} photos in {source} were left out, for the reasons "
+                "above: mend or remove them."
             )
 
     def _painted(self, photo: Photo, name: str, layers: bool = True) -> Photo:
@@ -216,12 +250,37 @@ class _Work(NamedTuple):
         hidden = not (layers and sys.stderr.isatty())
         hidden |= stylizer.takes_whole(*photo.pixels.shape[:2])
         with tqdm.tqdm(total=stylizer.layers, unit="layer", desc=name, disable=hidden) as bar:
-            return stylize_photo(
-                photo,
-                stylizer,
-                preserve_color=self.preserve_color,
-                progress=lambda _: bar.update(),
-            )
+            try:
+                return stylize_photo(
+                    photo,
+                    stylizer,
+                    preserve_color=self.preserve_color,
+                    progress=lambda _: bar.update(),
+                )
+            except InputError as error:  # Of the network: which of them, it does not know.
+                raise InputError(f"{name}: {error}") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says in one sentence why `path` cannot be written."""
+    from shift_jax.training import cli
+
+    try:
+        yield
+    except OSError as error:
+        said = f"{path} cannot be written ({error.strerror})"
+        if error.errno in cli.STORAGE_ERRORS:
+            raise cli.StorageError(
+                f"{said}: make room, mend the disk or choose another place, and start again."
+            ) from error
+        raise InputError(f"{said}: name another --output.") from error
+
+
+def _speed(pixels: int, seconds: float) -> str:
+    """What painting took; that of a few pixels says nothing of a megapixel."""
+    each = f", {seconds / pixels * 1e6:.2f} s per megapixel" if pixels >= 100_000 else ""
+    return f"{seconds:.1f} s{each}, compiling included"
 
 
 def _folder(source: Path, output: Path) -> list[Path]:
@@ -234,20 +293,29 @@ def _folder(source: Path, output: Path) -> list[Path]:
             f"--output={output} is in {source} itself, where it would be taken for photos the "
             "next time: name another folder."
         )
-    if not there.parent.is_dir():
+    if not os.path.isdir(there.parent):
         raise InputError(f"The folder of --output={output} does not exist: make it.")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output={output} is a file, expected a folder for those of {source}.")
+    _check_folder(output)
     return [Path(path).relative_to(source) for path in image_paths(source)]
+
+
+def _check_folder(path: Path) -> None:
+    """Raises InputError unless photos can be put into `path`, or into a new folder there."""
+    with _writing(path), contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InputError(
+            f"{path} is a file, expected a folder to write photos to: name another --output."
+        )
 
 
 def _check_file(source: Path, output: Path) -> None:
     from shift_jax.data.photo_files import check_photo_path
 
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise InputError(f"There is no photo {source}: name an image file or a folder of them.")
     check_photo_path(output)
-    if output.exists() and output.samefile(source):
+    if os.path.exists(output) and output.samefile(source):
         raise InputError(f"--output={output} is the photo itself: name another file.")
 
 

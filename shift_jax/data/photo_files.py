@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import math
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +20,25 @@ from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
+# Not all that Pillow claims: some of its writers need a plug-in, another mode or other sizes.
+_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    # Of colours all the same: readers go by the first bytes, and frames keep their names.
+    "PPM": (".ppm", ".pnm", ".pgm", ".pbm"),
+    "GIF": (".gif",),
+    "TGA": (".tga",),
+    "JPEG2000": (".jp2", ".j2k"),
+    "AVIF": (".avif",),
+}
+# Of a side, in pixels, as the files or the libraries have it; libavif writes more than it reads.
+_LONGEST = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535, "AVIF": 32768}
 _WITH_ALPHA = ("PNG", "TIFF", "WEBP")
-# Of a side, in pixels: libjpeg's and libwebp's.
-_LONGEST = {"JPEG": 65500, "WEBP": 16383}
 _ORIENTATION = 0x0112
 _MARGIN = 8
 _LABEL_HEIGHT = 24
@@ -84,6 +101,14 @@ def check_photo_path(path: str | os.PathLike, size: tuple[int, int] = (1, 1)) ->
     """Raises InputError unless a photo of (height, width) `size` can be written to `path`."""
     path = Path(path)
     name = _format(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # Such as a name that is too long.
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): name another file."
+        ) from error
     if not path.absolute().parent.is_dir():
         raise InputError(f"The folder of {path} does not exist: make it.")
     if path.is_dir():
@@ -98,32 +123,46 @@ def check_photo_path(path: str | os.PathLike, size: tuple[int, int] = (1, 1)) ->
 def save_photo(path: str | os.PathLike, photo: Photo) -> None:
     """Writes a photo in the format of the file's ending; complete, or not at all.
 
-    JPEG and WebP have quality 95; alpha is kept where the format has it.
+    JPEG, WebP and AVIF have quality 95; alpha is kept in PNG, TIFF and WebP.
 
     Raises:
-      InputError: an ending of no format, no such folder, or too large for the format.
+      InputError: an ending of no format, a name that no file can have, no such folder, or too large
+        for the format.
       OSError: the disk is full, or the folder can not be written.
     """
-    from PIL import Image
-
     path = Path(path)
     check_photo_path(path, photo.pixels.shape[:2])
-    name = _format(path)
+    content = _encoded(photo, _format(path), path)
+    # In the same folder: only within one file system can a file take the place of another. A name
+    # of its own, since one made of the photo's could be too long.
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=path.parent) as folder:
+        # A folder, because a file made by `open` has the usual permissions, unlike tempfile's.
+        partial = Path(folder) / "photo"
+        partial.write_bytes(content)
+        os.replace(partial, path)
+
+
+def _encoded(photo: Photo, name: str, path: Path) -> bytes:
+    """The bytes of a file in one of Pillow's formats."""
+    from PIL import Image
+
     picture = Image.fromarray(photo.pixels)
     if photo.alpha is not None and name in _WITH_ALPHA:
         picture.putalpha(Image.fromarray(photo.alpha))
     options = {"icc_profile": photo.profile} if photo.profile else {}
-    if name in ("JPEG", "WEBP"):
+    if name in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
-    if name == "JPEG":
+    if name in ("JPEG", "AVIF"):
         options["subsampling"] = "4:4:4"
-    partial = path.with_name(f".{path.name}.partial")
+    file = io.BytesIO()
     try:
-        with partial.open("wb") as file:
-            picture.save(file, name, **options)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        picture.save(file, name, **options)
+    except MemoryError:
+        raise
+    # Pillow's writers raise almost anything of what they cannot hold.
+    except Exception as error:
+        raise InputError(f"{path} cannot be written as {name} ({error}): write a PNG.") from error
+    return file.getvalue()
 
 
 def with_colors_of(photo: np.ndarray, luminance: np.ndarray) -> np.ndarray:
@@ -150,35 +189,83 @@ def contact_sheet(
       cell_size: longest side of each, in pixels; smaller ones keep their size.
       columns: how many beside each other.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    height, width = pictures[0][1].shape[:2]
-    scale = min(1.0, cell_size / max(height, width))
-    width, height = (max(1, round(side * scale)) for side in (width, height))
+    sheet_size = contact_sheet_size(
+        [label for label, _ in pictures], pictures[0][1].shape[:2], cell_size, columns
+    )
+    sheet = Image.new("RGB", sheet_size[::-1], "white")
+    draw = ImageDraw.Draw(sheet)
     columns = min(columns, len(pictures))
-    # Room for the label of a narrow picture.
-    cell = max(width, 120) + _MARGIN, height + _LABEL_HEIGHT + _MARGIN
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    cell_height, cell_width = (
+        (side - _MARGIN) // number for side, number in zip(sheet_size, (rows, columns), strict=True)
+    )
+    height, width = _scaled(pictures[0][1].shape[:2], cell_size)
     for index, (label, pixels) in enumerate(pictures):
         row, column = divmod(index, columns)
-        left, top = _MARGIN + column * cell[0], _MARGIN + row * cell[1]
-        draw.text((left, top), label, "black", font)
+        left, top = _MARGIN + column * cell_width, _MARGIN + row * cell_height
+        draw.text((left, top), _shortened(label, cell_width - _MARGIN), "black", _font())
         picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left, top + _LABEL_HEIGHT))
     return np.asarray(sheet)
+
+
+def contact_sheet_size(
+    labels: Sequence[str], size: tuple[int, int], cell_size: int = 480, columns: int = 3
+) -> tuple[int, int]:
+    """Returns (height, width) of the contact sheet of pictures of (height, width) `size`."""
+    height, width = _scaled(size, cell_size)
+    # Narrow pictures stand as far apart as their labels are long, within reason.
+    longest = max(_label_width(label) for label in labels)
+    width = max(width, min(longest, cell_size))
+    columns = min(columns, len(labels))
+    rows = -(-len(labels) // columns)
+    return (
+        rows * (height + _LABEL_HEIGHT + _MARGIN) + _MARGIN,
+        columns * (width + _MARGIN) + _MARGIN,
+    )
+
+
+def _scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A (height, width) within a square of `longest` pixels."""
+    scale = min(1.0, longest / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def _label_width(label: str) -> int:
+    return math.ceil(_font().getlength(" ".join(label.split())))
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=16)
+
+
+def _shortened(label: str, width: int) -> str:
+    """A label without its middle, if it takes more than `width` pixels."""
+    label = text = " ".join(label.split())
+    kept = len(label)
+    while _label_width(text) > width and kept:
+        kept -= 1
+        text = f"{label[: (kept + 1) // 2]}…{label[len(label) - kept // 2 :]}"
+    return text
 
 
 def _format(path: Path) -> str:
     """Pillow's name of the format of a file to write."""
     from PIL import Image
 
-    name = Image.registered_extensions().get(path.suffix.lower())
+    ending = path.suffix.lower()
+    name = next((name for name, endings in _FORMATS.items() if ending in endings), None)
+    Image.init()  # Only then Pillow knows which libraries it has.
     if name not in Image.SAVE:
         raise InputError(
-            f"{path} does not end like an image that can be written: expected .jpg, .png, .webp "
-            "or .tif."
+            f"{path} does not end like an image that can be written: expected .jpg, .png, .webp, "
+            ".tif, .bmp, .ppm or .gif."
         )
     return name
 

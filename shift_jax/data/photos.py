@@ -5,13 +5,12 @@ import os
 
 import numpy as np
 
-from shift_jax.data.folder import read_image
 from shift_jax.data.identities import image_paths
 from shift_jax.data.images import check_image_size
+from shift_jax.data.photo_files import open_photo
 from shift_jax.data.selections import ImageFiles
 from shift_jax.data.sources import Source
 from shift_jax.data.tfds import load_unlabelled
-from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError
 
 
@@ -62,7 +61,7 @@ def load_photos(
 
 
 def read_photo(path: str | os.PathLike[str], size: int | None = None) -> np.ndarray:
-    """Reads one picture.
+    """Reads one picture, turned as its EXIF data say, what is transparent laid over white.
 
     Args:
       path: The file.
@@ -72,16 +71,19 @@ def read_photo(path: str | os.PathLike[str], size: int | None = None) -> np.ndar
       uint8 [H, W, 3], RGB.
 
     Raises:
-      InputError: no such file, one that is no image, or one whose shorter side is below `size`.
+      InputError: no such file, one that is no image, one whose shorter side is below `size`, or a
+        size below 1.
     """
     from PIL import Image
 
+    if size is not None and size < 1:
+        raise InputError(
+            f"{path} is to be scaled to a size of {size} pixels, expected at least 1: give its "
+            "shorter side, or no size."
+        )
     if not os.path.isfile(path):
         raise InputError(f"There is no picture {path}: name an image file.")
-    try:
-        pixels = read_image(os.fspath(path)).pixels()
-    except UndecodableError as error:
-        raise UnreadableImage(os.fspath(path), str(error)) from error
+    pixels = open_photo(path).pixels
     shorter = min(pixels.shape[:2])
     if size is None or shorter == size:
         return pixels

@@ -32,7 +32,8 @@ def split_arguments(
         if not argument.startswith("-"):
             names.append(argument)
         elif not (argument.startswith("--") and key and equals):
-            raise InputError(f"{argument!r} has no value: expected --key=value, as --expansion=3.")
+            flag = f"--{key.lstrip('-') or 'key'}"
+            raise InputError(f"{argument!r} has no value: expected {flag}=VALUE, without a blank.")
         elif key in own:
             own[key] = value
         elif key == "name":

@@ -21,9 +21,14 @@ from shift_jax.training.workdir import flatten
 
 USAGE_STATUS = 2
 
-_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES)
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES)
+"""Of a disk that failed, is full or must not be written, which end a command with status 1."""
 # Seconds in which the watch over the other processes finds the cause of an exception.
 _PEERS_VERDICT = 30
+
+
+class StorageError(Exception):
+    """One of `STORAGE_ERRORS` in a command's own sentence."""
 
 
 def run(main: Callable[[], object], argv: Sequence[str] | None = None) -> int:
@@ -145,8 +150,11 @@ def _status_of(main: Callable[[], object]) -> tuple[int, bool]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS, False
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1, False
     except OSError as error:
-        if error.errno not in _STORAGE_ERRORS:
+        if error.errno not in STORAGE_ERRORS:
             raise
         where = error.filename or "The disk"
         print(

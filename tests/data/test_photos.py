@@ -82,6 +82,16 @@ def test_one_picture_is_scaled_down_and_never_up(tmp_path):
         read_photo(path, 500)
     with pytest.raises(InputError, match="There is no picture .*none.png: name an image file"):
         read_photo(tmp_path / "none.png")
+    with pytest.raises(InputError, match="style.png is to be scaled to a size of -5 pixels"):
+        read_photo(path, -5)
     path.write_bytes(b"text")
     with pytest.raises(InputError, match="style.png can not be read as an image"):
         read_photo(path)
+
+
+def test_one_picture_is_turned_as_its_exif_data_say(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Its right side is at the bottom of what is stored.
+    photo = photos()[0][:60, :100]
+    Image.fromarray(photo).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), np.rot90(photo, -1))
