@@ -18,7 +18,7 @@ from shift_jax.layers import (
     pytorch_init,
 )
 from shift_jax.layers import batch_norm as shift_batch_norm
-from shift_jax.ops import shift, shift_conv, shift_offsets
+from shift_jax.ops import allocate_offsets, shift, shift_conv, shift_offsets
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 6, 18)), jnp.float32)
 
@@ -328,6 +328,62 @@ def test_modules_with_explicit_offsets_compare_and_hash(convert):
     second = CSC(features=18, offsets=convert(shift_offsets(18)))
     assert first == second and hash(first) == hash(second)
     assert first != CSC(features=18, offsets=-shift_offsets(18))
+
+
+# --- Allocations -------------------------------------------------------------------------------
+
+CROSS = (0, 1, 0, 1, 1, 1, 0, 1, 0)
+
+
+def test_direction_weights_are_the_offsets_that_they_allocate():
+    offsets = allocate_offsets(18, 3, CROSS, dilation=2)
+    weighted = Shift(dilation=2, direction_weights=CROSS).apply({}, X)
+    np.testing.assert_array_equal(weighted, shift(X, offsets=offsets))
+    assert not np.array_equal(weighted, shift(X, dilation=2))
+
+    first, second = (
+        ShiftConv(5, dilation=2, **arguments)
+        for arguments in ({"direction_weights": CROSS}, {"offsets": offsets})
+    )
+    variables = first.init(jax.random.key(0), X)
+    np.testing.assert_array_equal(first.apply(variables, X), second.apply(variables, X))
+    np.testing.assert_array_equal(first.channel_offsets(18), offsets)
+    np.testing.assert_array_equal(second.channel_offsets(18), offsets)
+    plain = ShiftConv(5, order="interleaved").channel_offsets(18)
+    np.testing.assert_array_equal(plain, shift_offsets(18, order="interleaved"))
+
+
+@pytest.mark.parametrize("module", [CSC, SC2])
+def test_direction_weights_of_modules_are_those_of_all_their_shifts(module):
+    layer = module(features=20, expansion=2, norm=None, shortcut="none", direction_weights=CROSS)
+    variables = layer.init(jax.random.key(0), X)
+    conv1, conv2 = (variables["params"][name]["kernel"] for name in ("conv1", "conv2"))
+    shifted = shift(X, offsets=allocate_offsets(18, 3, CROSS)) if module is SC2 else X
+    y = nn.relu(jnp.einsum("bhwc,cn->bhwn", shifted, conv1))
+    y = shift(y, offsets=allocate_offsets(36, 3, CROSS))
+    y = nn.relu(jnp.einsum("bhwc,cn->bhwn", y, conv2))
+    np.testing.assert_allclose(layer.apply(variables, X), y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("convert", [list, np.asarray, lambda weights: list(map(float, weights))])
+def test_modules_with_direction_weights_compare_and_hash(convert):
+    for module in (partial(CSC, 18), partial(ShiftConv, 18), Shift):
+        first, second = module(direction_weights=CROSS), module(direction_weights=convert(CROSS))
+        assert first == second and hash(first) == hash(second)
+        assert first != module(direction_weights=(1, *CROSS[1:]))
+
+
+@pytest.mark.parametrize(
+    "layer", [partial(CSC, 18), partial(SC2, 18), partial(ShiftConv, 5), Shift]
+)
+def test_direction_weights_contradict_offsets_and_order(layer):
+    for arguments, sentence in (
+        ({"offsets": shift_offsets(18)}, "offsets and direction_weights are both given"),
+        ({"order": "interleaved"}, "order is 'interleaved', but direction_weights"),
+        ({"direction_weights": CROSS[1:]}, "expected 9 numbers of 0 or more"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            layer(**{"direction_weights": CROSS, **arguments}).init(jax.random.key(0), X)
 
 
 def test_initializers_have_their_spread():

@@ -47,6 +47,7 @@ class CSC(nn.Module):
       expansion_reference: "in" (ShiftNet) or "out" (the CIFAR code): the channels E multiplies.
       kernel_size, dilation, order: the shift, see `shift_jax.ops.shift`.
       offsets: explicit offsets of the second shift, (middle channels, 2).
+      direction_weights: how the shifts' channels are divided among the directions, see `Shift`.
       stride: of the second pointwise convolution, so that space is mixed before subsampling.
       shortcut:
         "identity_or_projection": add the input; a strided pointwise convolution and norm of it
@@ -70,6 +71,7 @@ class CSC(nn.Module):
     stride: int = 1
     order: ops.Order = "grouped"
     offsets: Any = None
+    direction_weights: Any = None
     shortcut: Shortcut = "identity_or_projection"
     norm: NormFactory | None = batch_norm
     implementation: ops.Implementation | None = None
@@ -82,6 +84,7 @@ class CSC(nn.Module):
 
     def __post_init__(self):
         self.offsets = hashable(self.offsets)
+        self.direction_weights = hashable(self.direction_weights)
         super().__post_init__()
 
     @nn.compact
@@ -94,12 +97,14 @@ class CSC(nn.Module):
             "1",
             self._middle_features(x.shape[-1]),
             kernel_size=self.kernel_size if self.shift_first else 1,
+            direction_weights=self.direction_weights if self.shift_first else None,
         )
         conv2 = self._conv(
             "2",
             self._path_features(x.shape[-1]),
             kernel_size=self.kernel_size,
             offsets=self.offsets,
+            direction_weights=self.direction_weights,
             stride=self.stride,
         )
         norm1, norm2 = self._norm("1", train), self._norm("2", train)

@@ -9,35 +9,62 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import ops
-from shift_jax.errors import positive_int
+from shift_jax.errors import InputError, positive_int
 from shift_jax.layers.initializers import Initializer, he_init
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Float, Shaped
+    from jaxtyping import Float, Int, Shaped
 
 
-def hashable(offsets) -> Any:
-    """Offsets as nested tuples, so that modules with explicit ones compare and hash."""
-    if isinstance(offsets, list | tuple | np.ndarray):
-        return tuple(hashable(item) for item in offsets)
-    return offsets.item() if isinstance(offsets, np.generic) else offsets
+def hashable(values) -> Any:
+    """Offsets or weights as nested tuples, so that modules with explicit ones compare and hash."""
+    if isinstance(values, list | tuple | np.ndarray):
+        return tuple(hashable(item) for item in values)
+    return values.item() if isinstance(values, np.generic) else values
+
+
+def _explicit_offsets(layer: Shift | ShiftConv, channels: int) -> Any:
+    """What `shift_jax.ops.shift` takes as `offsets` of so many channels."""
+    if layer.direction_weights is None:
+        return layer.offsets
+    if layer.offsets is not None:
+        raise InputError(
+            "offsets and direction_weights are both given, and either says where each channel "
+            "looks: leave one of them out."
+        )
+    if layer.order != "grouped":
+        raise InputError(
+            f"order is {layer.order!r}, but direction_weights put the channels of one direction "
+            "side by side: leave order out."
+        )
+    weights, dilation = layer.direction_weights, layer.dilation
+    return ops.allocate_offsets(channels, layer.kernel_size, weights, dilation)
 
 
 class Shift(nn.Module):
-    """The shift operation as a layer without parameters; arguments as `shift_jax.ops.shift`."""
+    """The shift operation as a layer without parameters.
+
+    Attributes:
+      kernel_size, dilation, order, offsets: see `shift_jax.ops.shift`.
+      direction_weights: k² numbers, in proportion to which the directions get channels, see
+        `shift_jax.ops.allocate_offsets`; None is the paper's uniform allocation.
+    """
 
     kernel_size: int = 3
     dilation: int = 1
     order: ops.Order = "grouped"
     offsets: Any = None
+    direction_weights: Any = None
 
     def __post_init__(self):
         self.offsets = hashable(self.offsets)
+        self.direction_weights = hashable(self.direction_weights)
         super().__post_init__()
 
     def __call__(self, x: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w c"]:
-        return ops.shift(x, self.kernel_size, self.dilation, self.order, self.offsets)
+        offsets = _explicit_offsets(self, x.shape[-1])
+        return ops.shift(x, self.kernel_size, self.dilation, self.order, offsets)
 
 
 class ShiftConv(nn.Module):
@@ -45,7 +72,7 @@ class ShiftConv(nn.Module):
 
     Attributes:
       features: output channels N.
-      kernel_size, dilation, order, offsets: the shift, see `shift_jax.ops.shift`.
+      kernel_size, dilation, order, offsets, direction_weights: the shift, see `Shift`.
       stride: of the pointwise convolution, which keeps rows and columns 0, s, 2s, …
       use_bias: whether to add a learned bias.
       implementation: see `shift_jax.ops.shift_conv`.
@@ -59,6 +86,7 @@ class ShiftConv(nn.Module):
     stride: int = 1
     order: ops.Order = "grouped"
     offsets: Any = None
+    direction_weights: Any = None
     use_bias: bool = False
     implementation: ops.Implementation | None = None
     dtype: Any = None
@@ -68,7 +96,16 @@ class ShiftConv(nn.Module):
 
     def __post_init__(self):
         self.offsets = hashable(self.offsets)
+        self.direction_weights = hashable(self.direction_weights)
         super().__post_init__()
+
+    @nn.nowrap
+    def channel_offsets(self, channels: int) -> Int[np.ndarray, "c 2"]:
+        """Returns int32 (C, 2): the (dy, dx) in pixels by which each channel is looked up."""
+        explicit = _explicit_offsets(self, channels)
+        if explicit is None:
+            return ops.shift_offsets(channels, self.kernel_size, self.dilation, self.order)
+        return np.asarray(explicit, np.int32)
 
     @nn.compact
     def folded(
@@ -130,7 +167,7 @@ class ShiftConv(nn.Module):
             dilation=self.dilation,
             stride=self.stride,
             order=self.order,
-            offsets=self.offsets,
+            offsets=_explicit_offsets(self, channels),
             scale=scale,
             offset=offset,
             prologue_relu=prologue_relu,

@@ -7,12 +7,13 @@ linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 
+from shift_jax import ops
 from shift_jax.errors import InputError, check_choice
 from shift_jax.layers import batch_norm, middle_channels
 from shift_jax.models.blocks import ShiftModule, shift_module
@@ -126,6 +127,7 @@ def shiftresnet(
     kernel_size: int = 3,
     dilation: int = 1,
     order: Literal["grouped", "interleaved"] = "grouped",
+    direction_weights: Sequence[float] | None = None,
     implementation: str | None = None,
     **common,
 ) -> CifarNet:
@@ -141,9 +143,14 @@ def shiftresnet(
       expansion: E; the middle of each module has int(E · out) channels, fractions allowed.
       module: "csc" (the paper's) or "sc2" (Figure 3, the same parameters and MACs).
       kernel_size, dilation, order, implementation: of the shift, see `shift_jax.layers.CSC`.
+      direction_weights: k² numbers, in proportion to which the directions get channels (Section 4;
+        see `shift_jax.ops.allocate_offsets`), with the same parameters and MACs; None is the
+        paper's uniform allocation.
       **common: as for `resnet`.
     """
     middle_channels(expansion, 16)  # Fails here and not when the network is first used.
+    if direction_weights is not None:
+        ops.allocate_offsets(1, kernel_size, direction_weights)  # Likewise.
     block = shift_module(
         module,
         expansion=expansion,
@@ -151,6 +158,7 @@ def shiftresnet(
         kernel_size=kernel_size,
         dilation=dilation,
         order=order,
+        direction_weights=direction_weights,
         shortcut="identity_or_projection",
         implementation=implementation,
     )

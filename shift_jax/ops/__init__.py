@@ -7,12 +7,13 @@ from shift_jax.ops.fused.api import (
     implementation,
     shift_conv,
 )
-from shift_jax.ops.offsets import Order, shift_offsets
+from shift_jax.ops.offsets import Order, allocate_offsets, shift_offsets
 from shift_jax.ops.shift import shift
 
 __all__ = [
     "Implementation",
     "Order",
+    "allocate_offsets",
     "batch_axes",
     "chosen_implementation",
     "implementation",

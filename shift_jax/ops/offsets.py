@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -42,14 +45,7 @@ def shift_offsets(
       InputError: a size that is not a positive integer, an even kernel size, or an
         unknown order.
     """
-    channels = positive_int("channels", channels)
-    kernel_size = positive_int("kernel_size", kernel_size)
-    dilation = positive_int("dilation", dilation)
-    if kernel_size % 2 == 0:
-        raise InputError(
-            f"kernel_size is {kernel_size}, but a shift needs a centre: use an odd one such as "
-            f"{kernel_size - 1} or {kernel_size + 1}."
-        )
+    channels, kernel_size, dilation = _check_sizes(channels, kernel_size, dilation)
     if order not in _ORDERS:
         raise InputError(
             f"order is {order!r}, expected 'grouped' or 'interleaved'."
@@ -64,9 +60,76 @@ def shift_offsets(
     else:
         direction = channel % directions
     offsets = np.zeros((channels, 2), np.int32)
-    offsets[:moved, 0] = dilation * (direction // kernel_size - kernel_size // 2)
-    offsets[:moved, 1] = dilation * (direction % kernel_size - kernel_size // 2)
+    offsets[:moved] = _offsets_of(direction, kernel_size, dilation)
     return offsets
+
+
+def allocate_offsets(
+    channels: int, kernel_size: int, direction_weights: Sequence[float], dilation: int = 1
+) -> Int[np.ndarray, "c 2"]:
+    """Returns the offsets of an allocation other than the paper's uniform one (Section 4).
+
+    The directions get channels in proportion to their weights, rounded by largest remainders (of
+    equal ones the earlier direction's first), so that all channels are given away. The channels
+    of one direction are contiguous, directions in row-major order. Equal weights therefore give
+    the channels left over to the first directions, and not as `shift_offsets` to the centre.
+
+    Args:
+      channels: number of channels C.
+      kernel_size: side k of the window the directions span; odd.
+      direction_weights: k² numbers of 0 or more, not all 0, in row-major order: the first is of
+        the direction (-1, -1) · (k // 2). A direction of weight 0 gets no channel.
+      dilation: distance in pixels between neighbouring directions.
+
+    Returns:
+      int32 array (C, 2) of (dy, dx) in pixels, as `shift_offsets`.
+
+    Raises:
+      InputError: sizes as for `shift_offsets`, or weights that are not k² such numbers.
+    """
+    channels, kernel_size, dilation = _check_sizes(channels, kernel_size, dilation)
+    weights = _exact_weights(direction_weights, kernel_size)
+    quotas = [channels * weight / sum(weights) for weight in weights]
+    counts = [math.floor(quota) for quota in quotas]
+    # Sorting is stable: of equal remainders the earlier direction stays first.
+    by_remainder = sorted(range(len(quotas)), key=lambda i: counts[i] - quotas[i])
+    for direction in by_remainder[: channels - sum(counts)]:
+        counts[direction] += 1
+    return _offsets_of(np.repeat(np.arange(kernel_size**2), counts), kernel_size, dilation)
+
+
+def _check_sizes(channels: int, kernel_size: int, dilation: int) -> tuple[int, int, int]:
+    channels = positive_int("channels", channels)
+    kernel_size = positive_int("kernel_size", kernel_size)
+    dilation = positive_int("dilation", dilation)
+    if kernel_size % 2 == 0:
+        raise InputError(
+            f"kernel_size is {kernel_size}, but a shift needs a centre: use an odd one such as "
+            f"{kernel_size - 1} or {kernel_size + 1}."
+        )
+    return channels, kernel_size, dilation
+
+
+def _exact_weights(weights: Sequence[float], kernel_size: int) -> list[Fraction]:
+    """The weights as fractions, whose remainders are equal where the weights are."""
+    try:
+        exact = [Fraction(weight) for weight in np.asarray(weights, float).tolist()]
+    except (TypeError, ValueError, OverflowError):  # No numbers in a row, NaN or infinite.
+        exact = []
+    if len(exact) != kernel_size**2 or min(exact) < 0 or not any(exact):
+        raise InputError(
+            f"direction_weights is {weights!r}, expected {kernel_size**2} numbers of 0 or more, "
+            f"not all 0: one for each direction of kernel_size {kernel_size}, row by row."
+        )
+    return exact
+
+
+def _offsets_of(
+    direction: Int[np.ndarray, " c"], kernel_size: int, dilation: int
+) -> Int[np.ndarray, "c 2"]:
+    """The (dy, dx) in pixels of directions numbered in row-major order."""
+    steps = np.stack(np.divmod(direction, kernel_size), axis=-1) - kernel_size // 2
+    return (dilation * steps).astype(np.int32)
 
 
 def resolve_offsets(

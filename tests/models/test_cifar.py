@@ -1,10 +1,16 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from shift_jax import create_model
-from shift_jax.ops import shift_offsets
+from shift_jax.analysis.contributions import channel_contributions
+from shift_jax.analysis.count import count_macs, count_parameters
+from shift_jax.errors import InputError
+from shift_jax.ops import allocate_offsets, shift_offsets
 from tests.models.small import quick_jit, random_variables
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
@@ -90,3 +96,38 @@ def test_early_shortcut_is_reachable_by_name():
     )
     blocks = [block for name, block in shapes["params"].items() if name.startswith("group")]
     assert len(blocks) == 9 and all("conv_shortcut" in block for block in blocks)
+
+
+CROSS = (0, 1, 0, 1, 1, 1, 0, 1, 0)
+
+
+def test_allocations_have_the_size_of_the_uniform_one():
+    uniform = one_block_a_group("shiftresnet20", expansion=3)
+    allocated = one_block_a_group("shiftresnet20", expansion=3, direction_weights=CROSS)
+    for count in (count_parameters, count_macs):
+        assert count(allocated, (32, 32, 3)) == count(uniform, (32, 32, 3))
+    variables = random_variables(uniform, (8, 8, 3))
+    different = quick_jit(allocated.apply)(variables, IMAGES)
+    assert not np.allclose(different, quick_jit(uniform.apply)(variables, IMAGES), atol=1e-2)
+
+
+def test_an_allocation_may_come_from_a_json_config():
+    config = ConfigDict({"expansion": 3, "direction_weights": CROSS})
+    stored = ConfigDict(json.loads(json.dumps(config.to_dict())))
+    first, second = (
+        one_block_a_group("shiftresnet20", **each.to_dict()) for each in (config, stored)
+    )
+    variables = random_variables(first, (8, 8, 3))
+    modules = channel_contributions(first, variables, (8, 8, 3))
+    assert [module.layer for module in modules] == [f"group{g}_block1/conv2" for g in (1, 2, 3)]
+    for module, same in zip(
+        modules, channel_contributions(second, variables, (8, 8, 3)), strict=True
+    ):
+        expected = allocate_offsets(len(module.norms), 3, CROSS)
+        np.testing.assert_array_equal(module.offsets, expected)
+        np.testing.assert_array_equal(same.offsets, expected)
+
+
+def test_a_bad_allocation_fails_before_the_network_is_used():
+    with pytest.raises(InputError, match="expected 25 numbers of 0 or more"):
+        create_model("shiftresnet20", kernel_size=5, direction_weights=(1,) * 9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.ops import shift_offsets
+from shift_jax.ops import allocate_offsets, shift_offsets
 from tests.ops.reference import loop_offsets
 
 
@@ -63,3 +63,74 @@ def test_first_grouped_channel_looks_up_and_left():
 def test_bad_arguments(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         shift_offsets(**{"channels": 9, **arguments})
+
+
+# --- allocations other than the uniform one ----------------------------------------------------
+
+
+def counts_by_direction(offsets, kernel_size, dilation=1):
+    steps = offsets // dilation + kernel_size // 2
+    numbers = steps[:, 0] * kernel_size + steps[:, 1]
+    return np.bincount(numbers, minlength=kernel_size**2), numbers
+
+
+@pytest.mark.parametrize(
+    ("channels", "weights", "counts"),
+    [
+        (16, (0, 1, 0, 1, 1, 1, 0, 1, 0), (0, 4, 0, 3, 3, 3, 0, 3, 0)),
+        (12, (0, 1, 0, 1, 2, 1, 0, 1, 0), (0, 2, 0, 2, 4, 2, 0, 2, 0)),
+        # Quotas 1.6, 3.2 and 3.2: the largest remainder gets the channel left over.
+        (8, (1, 2, 2, 0, 0, 0, 0, 0, 0), (2, 3, 3, 0, 0, 0, 0, 0, 0)),
+        # Equal remainders, of numbers that binary fractions only approximate.
+        (10, (0.1,) * 9, (2, 1, 1, 1, 1, 1, 1, 1, 1)),
+        (2, (0, 0.3, 0, 0, 0, 0.3, 0, 0.3, 0), (0, 1, 0, 0, 0, 1, 0, 0, 0)),
+        (7, np.array([0, 0, 0, 0, 0, 0, 0, 0, 1e-30]), (0, 0, 0, 0, 0, 0, 0, 0, 7)),
+    ],
+)
+def test_allocation_by_largest_remainder(channels, weights, counts):
+    offsets = allocate_offsets(channels, 3, weights)
+    found, directions = counts_by_direction(offsets, 3)
+    assert offsets.shape == (channels, 2) and offsets.dtype == np.int32
+    assert tuple(found) == counts
+    assert (np.diff(directions) >= 0).all(), "groups are contiguous, directions in row-major order"
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(1, 3), (100, 3), (144, 3), (64, 5), (7, 1)])
+def test_allocation_is_within_one_channel_of_the_proportion(channels, kernel_size):
+    weights = np.random.default_rng(0).uniform(0, 1, kernel_size**2)
+    offsets = allocate_offsets(channels, kernel_size, weights, dilation=2)
+    found, _ = counts_by_direction(offsets, kernel_size, dilation=2)
+    assert found.sum() == channels
+    assert (np.abs(found - channels * weights / weights.sum()) < 1).all()
+
+
+def test_equal_weights_are_the_uniform_allocation_where_no_channel_is_left_over():
+    equal = allocate_offsets(144, 3, [1] * 9, dilation=2)
+    np.testing.assert_array_equal(equal, shift_offsets(144, dilation=2))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        (1,) * 8,
+        (0,) * 9,
+        (-1, *(1,) * 8),
+        (float("nan"), *(1,) * 8),
+        (float("inf"), *(1,) * 8),
+        np.ones((3, 3)),
+        "cross",
+        None,
+    ],
+)
+def test_weights_that_are_no_allocation(weights):
+    with pytest.raises(InputError, match="expected 9 numbers of 0 or more, not all 0"):
+        allocate_offsets(9, 3, weights)
+
+
+def test_sizes_that_are_no_allocation():
+    with pytest.raises(InputError, match="kernel_size is 2, "):
+        allocate_offsets(9, 2, [1] * 4)
+    with pytest.raises(InputError, match="channels is 0"):
+        allocate_offsets(0, 3, [1] * 9)
+    with pytest.raises(InputError, match="dilation is 0"):
+        allocate_offsets(9, 3, [1] * 9, dilation=0)
