@@ -110,6 +110,24 @@ def make_train_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """Returns the jitted update of one batch sharded over the mesh; it donates the state.
 
+    Args: as for `make_update`, which says what it computes.
+    """
+    train_step = make_update(
+        learner, optimizer, mesh, accumulation_steps=accumulation_steps, ema_decay=ema_decay
+    )
+    return jax.jit(train_step, in_shardings=(None, over_batch(mesh)), donate_argnums=0)
+
+
+def make_update(
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulation_steps: int = 1,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
+    """Returns the update of one batch, (state, batch) → (state, metrics), to be compiled.
+
     The metrics are the task's own with "loss" and "gradient_norm" (before clipping) added, all
     scalars of the global batch. A batch's "stop", bool [B], comes back as the metric "stop",
     whether any is true: so all processes hear of one's wish at the same step.
@@ -150,7 +168,7 @@ def make_train_step(
             state = state.replace(ema=_moved_average(state, ema_decay))
         return _laid_over(mesh, state), jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
-    return jax.jit(train_step, in_shardings=(None, over_batch(mesh)), donate_argnums=0)
+    return train_step
 
 
 def _laid_over(mesh: Mesh, state: Any) -> Any:

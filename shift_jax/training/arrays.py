@@ -1,0 +1,215 @@
+"""A whole dataset as arrays in memory, from its source or from one file that needs NumPy only.
+
+    python -m shift_jax.training.arrays --dataset=cifar100 --data_dir=DIR --output=cifar100.npz
+
+writes the file, for machines without TFDS. DIR is TFDS's folder; without it TFDS's default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from shift_jax.data import load_source
+from shift_jax.errors import InputError, check_choice
+
+if TYPE_CHECKING:
+    from shift_jax.data import Source
+
+
+class Dataset(NamedTuple):
+    """What is known of a dataset without reading it: (H, W, C) of its images, and its classes."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+DATASETS = {
+    "digits": Dataset((8, 8, 1), 10),
+    "cifar10": Dataset((32, 32, 3), 10),
+    "cifar100": Dataset((32, 32, 3), 100),
+}
+"""The datasets that are small enough."""
+
+_OPTIONS = {"dataset": None, "data_dir": None, "output": None}
+
+
+class Arrays(NamedTuple):
+    """Images and labels of both splits.
+
+    Attributes:
+      train_images: uint8 [N, H, W, C].
+      train_labels: int32 [N], 0 .. num_classes - 1.
+      test_images: uint8 [M, H, W, C].
+      test_labels: int32 [M].
+      num_classes: of the dataset.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """One split of `Arrays`. A `shift_jax.data.Source`."""
+
+    images: np.ndarray
+    """uint8 [N, H, W, C]."""
+    labels: np.ndarray
+    """int32 [N]."""
+    num_classes: int
+    class_names: None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+
+def load_arrays(
+    name: str, *, path: str | os.PathLike[str] | None = None, data_dir: str | None = None
+) -> Arrays:
+    """Reads a dataset.
+
+    Args:
+      name: "digits", "cifar10" or "cifar100".
+      path: an .npz file with the four arrays of `Arrays`, as `save_arrays` writes; None reads
+        what `shift_jax.data.load_source` finds.
+      data_dir: TFDS's folder, None for its default; has no use beside `path`.
+
+    Raises:
+      InputError: another name, a dataset that is not there, or a file that is damaged or of
+        another dataset.
+    """
+    check_choice("dataset", name, DATASETS)
+    if path is not None:
+        return _read(name, Path(path))
+    splits = [_stacked(load_source(name, split, data_dir=data_dir)) for split in ("train", "test")]
+    return Arrays(*splits[0], *splits[1], DATASETS[name].num_classes)
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
+    """Writes an .npz file with the four arrays; `path` is the old file or the whole new one.
+
+    Raises:
+      InputError: the file cannot be written there.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    named = {field: getattr(arrays, field) for field in Arrays._fields if field != "num_classes"}
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **named)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): name another file."
+        ) from error
+
+
+def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty((len(source), *source.image_shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for index in range(len(source)):
+        example = source[index]
+        images[index], labels[index] = example["image"], example["label"]
+    return images, labels
+
+
+def _read(name: str, path: Path) -> Arrays:
+    advice = "write it again with python -m shift_jax.training.arrays"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = [file[field] for field in Arrays._fields if field != "num_classes"]
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}: {advice}, or name another.") from error
+    except KeyError as error:
+        raise InputError(f"{path} lacks an array ({error.args[0]}): {advice}.") from error
+    # A file with one array only, .npy, is no context manager: a TypeError.
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is no .npz file, or damaged ({error}): {advice}.") from error
+    if why := _why_unfit(DATASETS[name], *found):
+        raise InputError(f"{path} does not hold {name} ({why}): {advice}.")
+    train_images, train_labels, test_images, test_labels = found
+    return Arrays(
+        train_images,
+        train_labels.astype(np.int32),
+        test_images,
+        test_labels.astype(np.int32),
+        DATASETS[name].num_classes,
+    )
+
+
+def _why_unfit(
+    dataset: Dataset,
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+) -> str:
+    """What is wrong with arrays that shall be a dataset's; "" if nothing is."""
+    for split, images, labels in (
+        ("train", train_images, train_labels),
+        ("test", test_images, test_labels),
+    ):
+        count = len(labels) if labels.ndim else 0
+        if images.dtype != np.uint8 or images.shape != (count, *dataset.image_shape) or not count:
+            return (
+                f"{split}_images is {images.dtype} of shape {images.shape}, not uint8 with "
+                f"{dataset.image_shape} for each of {count} labels"
+            )
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            return f"{split}_labels is {labels.dtype} of shape {labels.shape}, not integers [N]"
+    labels = np.concatenate([train_labels, test_labels])
+    if labels.min() < 0 or labels.max() + 1 != dataset.num_classes:
+        return f"labels of {labels.min()}..{labels.max()} are not of {dataset.num_classes} classes"
+    return ""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the file that the command line names."""
+    from shift_jax.models.arguments import refuse_unknown, split_arguments
+
+    if {"--help", "-h"} & set(arguments):
+        print(__doc__)
+        return
+    words, options, unknown = split_arguments(arguments, _OPTIONS)
+    refuse_unknown(unknown, _OPTIONS)
+    if words or not options["dataset"] or not options["output"]:
+        raise InputError(
+            "Name a dataset and a file: python -m shift_jax.training.arrays --dataset=cifar100 "
+            "--output=cifar100.npz."
+        )
+    arrays = load_arrays(options["dataset"], data_dir=options["data_dir"])
+    save_arrays(options["output"], arrays)
+    print(
+        f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images are in "
+        f"{options['output']}"
+    )
+
+
+if __name__ == "__main__":
+    from functools import partial
+
+    from shift_jax.training import cli
+
+    sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))
