@@ -1,0 +1,144 @@
+"""Tables of what sweeps trained: other schedules, other allocations, every run and its command."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from shift_jax.analysis.allocation import NAMED_ALLOCATIONS
+from shift_jax.analysis.results_file import Result
+from shift_jax.analysis.sweep_cells import EPOCHS
+from shift_jax.analysis.trained_cells import TrainedCell, name_of, order, trained_cells
+
+SWEEP = "python -m shift_jax.analysis.sweep --table=5"
+NOT_RUN = "not run"
+_LEFT_ALIGNED = ("Network", "Allocation", "Device", "Commit")
+_PAIRED = """\
+Networks of the same size, schedule and seeds: the difference of the means ± the sample standard
+deviation of the differences seed by seed. Allocations other than "cross" are JSON files beside the
+results, as `python -m shift_jax.analysis.allocation` writes them.
+"""
+
+
+def run_tables(title: str, dataset: str, results: Sequence[Result]) -> list[str]:
+    """Returns four sections of Markdown.
+
+    Args:
+      title: the dataset's name in the headings.
+      dataset: its name in commands.
+      results: rows of its results file.
+    """
+    cells = trained_cells(results)
+    in_order = sorted(results, key=lambda run: (*order(name_of(run)), -run.epochs, run.seed))
+    others = sorted((c for c in cells if c.epochs != EPOCHS), key=lambda c: -c.epochs)
+    allocated = [_allocation_row(cell, cells) for cell in cells if cell.runs[0].allocation]
+    sections = {
+        f"schedules of other lengths than {EPOCHS} epochs": markdown_table(
+            map(_schedule_row, others)
+        ),
+        "shifts allocated otherwise than uniformly": allocated
+        and f"{_PAIRED}\n{markdown_table(allocated)}",
+        "every run": markdown_table(map(_run_row, in_order)),
+        "commands": cells
+        and "\n".join(["```sh", *(_command(dataset, cell) for cell in cells), "```"]),
+    }
+    return [f"## {title}: {name}\n\n{text or 'None yet.'}\n" for name, text in sections.items()]
+
+
+def _schedule_row(cell: TrainedCell) -> dict[str, str]:
+    return {
+        "Network": cell.name,
+        "Epochs": f"{cell.epochs:g}",
+        "Params": f"{cell.runs[-1].params:,}",
+        "MACs": f"{cell.runs[-1].macs:,}",
+        "Last epoch": spread(cell.values("last_top1")),
+        "Best epoch": spread(cell.values("best_top1")),
+        **cost(cell),
+    }
+
+
+def _allocation_row(cell: TrainedCell, cells: Sequence[TrainedCell]) -> dict[str, str]:
+    """Compares an allocation with the uniform one over the seeds that both have."""
+    network, _, allocation = cell.name.partition("@")
+    uniform = {
+        run.seed: run
+        for other in cells
+        if (other.name, other.epochs) == (network, cell.epochs)
+        for run in other.runs
+    }
+    pairs = [(run, uniform[run.seed]) for run in cell.runs if run.seed in uniform]
+    row = {
+        "Network": network,
+        "Allocation": allocation,
+        "Epochs": f"{cell.epochs:g}",
+        "Seeds": str(len(pairs) or len(cell.runs)),
+    }
+    for epoch, field in (("last", "last_top1"), ("best", "best_top1")):
+        values = [(getattr(run, field), getattr(other, field)) for run, other in pairs]
+        ours = [ours for ours, _ in values] or cell.values(field)
+        row |= {
+            f"Uniform, {epoch}": spread([other for _, other in values]) or NOT_RUN,
+            f"Allocated, {epoch}": spread(ours),
+            f"Difference, {epoch}": spread([ours - other for ours, other in values], sign="+"),
+        }
+    return row
+
+
+def _run_row(run: Result) -> dict[str, str]:
+    return {
+        "Network": name_of(run),
+        "Seed": str(run.seed),
+        "Epochs": f"{run.epochs:g}",
+        "Last epoch": f"{run.last_top1:.2f}",
+        "Best epoch": f"{run.best_top1:.2f}",
+        "Minutes": f"{run.minutes:,.1f}",
+        "Device": run.device,
+        "Commit": run.commit,
+    }
+
+
+def _command(dataset: str, cell: TrainedCell) -> str:
+    name, seeds = cell.name, ",".join(map(str, cell.seeds))
+    if cell.runs[0].allocation not in ("", *NAMED_ALLOCATIONS):
+        name = name.replace("@", "@results/") + ".json"
+    epochs = "" if cell.epochs == EPOCHS else f" --epochs={cell.epochs:g}"
+    return f"{SWEEP} --dataset={dataset} --models={name} --seeds={seeds}{epochs}"
+
+
+def cost(cell: TrainedCell | None) -> dict[str, str]:
+    """Returns by column what the runs of a cell took; of none, empty cells."""
+    if cell is None:
+        return dict.fromkeys(("Seeds", "Minutes", "Device"), "")
+    return {
+        "Seeds": str(len(cell.runs)),
+        "Minutes": f"{sum(cell.values('minutes')):,.1f}",
+        "Device": "; ".join(sorted({run.device for run in cell.runs})),
+    }
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Returns mean ± sample standard deviation, the one value alone, or "" for none.
+
+    Args:
+      values: percentages.
+      sign: "+" for a sign before positive means too.
+    """
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):{sign}.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def markdown_table(rows: Iterable[dict[str, str]]) -> str:
+    """Returns rows of cells by column as Markdown that is aligned as text too; "" without rows."""
+    rows = [{name: cell.replace("|", "\\|") for name, cell in row.items()} for row in rows]
+    if not rows:
+        return ""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    left = {name: name in _LEFT_ALIGNED for name in widths}
+    rule = {name: "-" * w if left[name] else "-" * (w - 1) + ":" for name, w in widths.items()}
+    lines = [
+        [row[name].ljust(w) if left[name] else row[name].rjust(w) for name, w in widths.items()]
+        for row in ({name: name for name in widths}, rule, *rows)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
