@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from shift_jax import create_model
 from shift_jax.analysis.contributions import channel_contributions
@@ -112,11 +111,9 @@ def test_allocations_have_the_size_of_the_uniform_one():
 
 
 def test_an_allocation_may_come_from_a_json_config():
-    config = ConfigDict({"expansion": 3, "direction_weights": CROSS})
-    stored = ConfigDict(json.loads(json.dumps(config.to_dict())))
-    first, second = (
-        one_block_a_group("shiftresnet20", **each.to_dict()) for each in (config, stored)
-    )
+    config = {"expansion": 3, "direction_weights": CROSS}
+    stored = json.loads(json.dumps(config))  # With a list.
+    first, second = (one_block_a_group("shiftresnet20", **each) for each in (config, stored))
     variables = random_variables(first, (8, 8, 3))
     modules = channel_contributions(first, variables, (8, 8, 3))
     assert [module.layer for module in modules] == [f"group{g}_block1/conv2" for g in (1, 2, 3)]
