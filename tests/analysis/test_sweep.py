@@ -39,12 +39,12 @@ def arrays_file(tmp_path_factory):
 @pytest.fixture
 def arguments(arrays_file, tmp_path):
     return [
-        *("--models=one_block-1", "--dataset=digits", f"--arrays={arrays_file}", "--epochs=2"),
+        *("--models=tiny_block-1", "--dataset=digits", f"--arrays={arrays_file}", "--epochs=2"),
         *(f"--results={tmp_path / 'digits.csv'}", f"--workdir={tmp_path / 'runs'}"),
     ]
 
 
-def folder(tmp_path, name="one_block-1-2epochs"):
+def folder(tmp_path, name="tiny_block-1-2epochs"):
     return tmp_path / "runs" / "digits" / name
 
 
@@ -53,8 +53,8 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
     printed = capsys.readouterr().out
     rows = read_results(tmp_path / "digits.csv")
     assert [(row.model, row.expansion, row.seed, row.epochs) for row in rows] == [
-        ("one_block", 1.0, 0, 2),
-        ("one_block", 1.0, 3, 2),
+        ("tiny_block", 1.0, 0, 2),
+        ("tiny_block", 1.0, 3, 2),
     ]
     for row in rows:
         run = folder(tmp_path) / f"seed{row.seed}"
@@ -65,11 +65,11 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
         leaves = jax.tree.leaves(trained.variables["params"])
         assert row.params == sum(leaf.size for leaf in leaves) and row.macs > 0
         assert trained.config.seed == row.seed and row.minutes > 0
-        assert f"one_block-1 seed {row.seed}: done, test top-1 {row.last_top1:.2f} %" in printed
+        assert f"tiny_block-1 seed {row.seed}: done, test top-1 {row.last_top1:.2f} %" in printed
     # The ordinary evaluation of a run's folder finds what its row says.
     top1 = trained.evaluate("test")["top1"]
     assert rows[1].last_top1 == pytest.approx(100 * top1, abs=1e-4)
-    assert "one_block-1 seed 0: epoch 1/2, loss " in printed and "images/s" in printed
+    assert "tiny_block-1 seed 0: epoch 1/2, loss " in printed and "images/s" in printed
     assert not list(folder(tmp_path).glob("*.npz"))
 
     before = (tmp_path / "digits.csv").read_bytes()
@@ -85,8 +85,8 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=itertools.count(0, 1000).__next__))
     main([*arguments, "--seeds=0,3", "--budget_minutes=75"])
     printed = capsys.readouterr().out
-    assert "one_block-1 seed 0: saved at step 3, at the end of the time" in printed
-    assert "2 left to train:\n  one_block-1 seed 0: begun, of unknown length\n" in printed
+    assert "tiny_block-1 seed 0: saved at step 3, at the end of the time" in printed
+    assert "2 left to train:\n  tiny_block-1 seed 0: begun, of unknown length\n" in printed
     assert not (tmp_path / "digits.csv").exists()
     assert [path.name for path in folder(tmp_path).glob("*.npz")] == ["seeds-0.npz"]
 
@@ -99,7 +99,7 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     (tmp_path / "digits.csv").unlink()
     append_result(tmp_path / "digits.csv", row._replace(minutes=70.0))
     main([*arguments, "--seeds=3", "--budget_minutes=75"])
-    assert "one_block-1 seed 3: not begun, about 70.0 min and 58.3 left" in capsys.readouterr().out
+    assert "tiny_block-1 seed 3: not begun, about 70.0 min and 58.3 left" in capsys.readouterr().out
     assert not (folder(tmp_path) / "seeds-3.npz").exists()
 
 
@@ -107,8 +107,8 @@ def test_a_dry_run_tells_and_does_nothing(arguments, tmp_path, capsys):
     main([*arguments, "--seeds=0,3", "--dry_run=true"])
     assert capsys.readouterr().out == (
         "2 left to train:\n"
-        "  one_block-1 seed 0: of unknown length\n"
-        "  one_block-1 seed 3: of unknown length\n"
+        "  tiny_block-1 seed 0: of unknown length\n"
+        "  tiny_block-1 seed 3: of unknown length\n"
     )
     assert not any(tmp_path.iterdir())
 
@@ -119,7 +119,7 @@ def test_a_run_that_another_sweep_trains_is_left_out(arguments, tmp_path, capsys
     with sole_owner(run):
         main([*arguments, "--seeds=0"])
     printed = capsys.readouterr().out
-    assert "one_block-1 seed 0: left out. The workdir" in printed and "is in use by" in printed
+    assert "tiny_block-1 seed 0: left out. The workdir" in printed and "is in use by" in printed
     assert "1 left to train" in printed
 
 
@@ -135,7 +135,7 @@ def test_a_network_whose_loss_is_not_finite_does_not_stop_the_others(
     monkeypatch.setattr(sweep, "train", train)
     main([*arguments, "--seeds=0,3"])
     assert tried == [0, 3]
-    assert "one_block-1 seed 3: given up. The loss is nan." in capsys.readouterr().out
+    assert "tiny_block-1 seed 3: given up. The loss is nan." in capsys.readouterr().out
 
 
 def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_a_sweep_killed_again_and_again_ends_as_one_that_was_not(arguments, tmp_
         assert ours == theirs and ours.seed == seed
         histories, weights = [], []
         for name in ("whole", "struck"):
-            run = folder(tmp_path / name, "one_block-1-40epochs") / f"seed{seed}"
+            run = folder(tmp_path / name, "tiny_block-1-40epochs") / f"seed{seed}"
             histories.append((run / "history.jsonl").read_text())
             weights.append(TrainedModel(checkpoint_of(run, "latest")).variables)
         assert histories[0] == histories[1]
@@ -244,4 +244,4 @@ def test_sigterm_ends_a_sweep_with_its_state_saved(arguments, tmp_path):
             break
     _, errors = process.communicate()
     assert process.returncode == 143 and "with its checkpoint saved" in errors
-    assert (folder(tmp_path, "one_block-1-400epochs") / "seeds-0.npz").exists()
+    assert (folder(tmp_path, "tiny_block-1-400epochs") / "seeds-0.npz").exists()

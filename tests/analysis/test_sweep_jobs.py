@@ -5,7 +5,7 @@ from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.sweep_cells import parse_cells
 from shift_jax.analysis.sweep_jobs import Job, count_cell, estimated_minutes, jobs_left
 
-SMALL, LARGE = parse_cells(["one_block-1", "one_block-2"])
+SMALL, LARGE = parse_cells(["tiny_block-1", "tiny_block-2"])
 SEEDS = {SMALL: (0, 1, 2), LARGE: (0, 1)}
 
 
@@ -27,27 +27,27 @@ def names(jobs):
 
 def test_one_by_one_every_network_comes_with_its_first_seed_first():
     assert names(jobs_left(SEEDS, 4, [], stacked=False)) == [
-        "one_block-1 seed 0",
-        "one_block-2 seed 0",
-        "one_block-1 seed 1",
-        "one_block-2 seed 1",
-        "one_block-1 seed 2",
+        "tiny_block-1 seed 0",
+        "tiny_block-2 seed 0",
+        "tiny_block-1 seed 1",
+        "tiny_block-2 seed 1",
+        "tiny_block-1 seed 2",
     ]
     done = [row(SMALL, 0), row(LARGE, 1)]
     assert names(jobs_left(SEEDS, 4, done, stacked=False)) == [
-        "one_block-2 seed 0",
-        "one_block-1 seed 1",
-        "one_block-1 seed 2",
+        "tiny_block-2 seed 0",
+        "tiny_block-1 seed 1",
+        "tiny_block-1 seed 2",
     ]
 
 
 def test_stacked_a_network_comes_with_all_seeds_that_have_no_row():
     assert names(jobs_left(SEEDS, 4, [], stacked=True)) == [
-        "one_block-1 seeds 0, 1, 2",
-        "one_block-2 seeds 0, 1",
+        "tiny_block-1 seeds 0, 1, 2",
+        "tiny_block-2 seeds 0, 1",
     ]
     done = [row(SMALL, 1), row(LARGE, 0), row(LARGE, 1)]
-    assert names(jobs_left(SEEDS, 4, done, stacked=True)) == ["one_block-1 seeds 0, 2"]
+    assert names(jobs_left(SEEDS, 4, done, stacked=True)) == ["tiny_block-1 seeds 0, 2"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_estimates_come_from_the_same_network_or_the_most_similar_one():
     assert estimate([]) is None
     assert estimate([row(SMALL, device="another")]) is None
     assert estimate([row(SMALL), row(SMALL, minutes=12.0), row(LARGE)]) == pytest.approx(22)
-    (larger,) = parse_cells(["one_block-4"])
+    (larger,) = parse_cells(["tiny_block-4"])
     ratio = count_cell(SMALL, "digits") / count_cell(LARGE, "digits")
     assert estimate([row(larger), row(LARGE)]) == pytest.approx(20 * ratio)
     # A row's minutes are its own share of those of a stack.

@@ -34,8 +34,8 @@ def one_block(num_classes, expansion=1.0, initialization="he", dtype=None):
     )
 
 
-if "one_block" not in list_models():
-    register(ModelRecord("one_block", one_block, image_shape=(8, 8, 1), num_classes=10))
+if "tiny_block" not in list_models():
+    register(ModelRecord("tiny_block", one_block, image_shape=(8, 8, 1), num_classes=10))
 
 
 def few_digits(train: int = 300, test: int = 70) -> Arrays:

@@ -34,7 +34,7 @@ STEPS = 3
 def config(epochs=2.0, **model):
     """All that the authors' recipe has, for a network of one block."""
     config = common.classification()
-    config.model.name = "one_block"
+    config.model.name = "tiny_block"
     config.model.expansion = 1.0
     config.data.name = "digits"
     config.data.pad = 1
@@ -165,6 +165,7 @@ def test_seeds_trained_at_the_same_time_are_those_trained_alone(alone):
     assert told[0].minutes_left > 0 and told[1].minutes_left == 0
 
 
+@pytest.mark.slow
 def test_many_steps_of_two_seeds_in_one_call_as_on_a_gpu_are_the_same():
     device = jax.devices()[0]
     one = in_memory.Computations(config(), ARRAYS, device, num_seeds=1, whole_epochs=False)
