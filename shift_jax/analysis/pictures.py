@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shift_jax.errors import InputError
+from shift_jax.tasks.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,17 +27,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"{path} has an ending for no picture, expected one such as .png or .svg.")
-    # Beside the picture, so that the rename stays on one file system.
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     # Without matplotlib's version, so that the same picture is the same file.
     metadata = {"Software": None} if path.suffix.lower() == ".png" else None
-    try:
+    with whole_file(path) as unfinished:
         figure.savefig(unfinished, metadata=metadata)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): name a file in a folder that exists and "
-            "can be written to."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from shift_jax.analysis.results_file import Result, read_results
 from shift_jax.analysis.run_tables import NOT_RUN, SWEEP, cost, markdown_table, run_tables, spread
 from shift_jax.analysis.sweep_cells import EPOCHS
 from shift_jax.analysis.trained_cells import TrainedCell, trained_cells
-from shift_jax.errors import InputError
+from shift_jax.tasks.whole_file import whole_file
 from shift_jax.training import cli
 
 _LOW_POINTS = 1
@@ -147,18 +147,8 @@ def save_page(path: str | os.PathLike[str], page: str) -> None:
     Raises:
       InputError: a file that cannot be written.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(Path(path)) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): name a file in a folder that exists and "
-            "can be written to."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def main() -> None:

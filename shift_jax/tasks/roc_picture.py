@@ -10,6 +10,7 @@ import numpy as np
 
 from shift_jax.errors import InputError
 from shift_jax.tasks.verification import roc
+from shift_jax.tasks.whole_file import whole_file
 
 _LOWEST_FAR = 1e-4
 
@@ -82,15 +83,5 @@ def save_roc(
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
 
-    # Beside the picture, so that the rename stays on one file system.
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with whole_file(path) as unfinished:
         figure.savefig(unfinished)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): name a file in a folder that exists and "
-            "can be written to."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
