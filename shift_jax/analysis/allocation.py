@@ -100,7 +100,7 @@ if __name__ == "__main__":
     from shift_jax.training import cli
 
     _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
-    _WEIGHTS = flags.DEFINE_string("weights", None, "MODEL.TAG of a shipped network instead.")
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
     _DROP = flags.DEFINE_float("drop", 0.0, "Leaves out directions below this share of the best.")
     _NAME = flags.DEFINE_string("name", "from_contributions", "Of the allocation.")
     _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)

@@ -145,7 +145,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
-    _WEIGHTS = flags.DEFINE_string("weights", None, "MODEL.TAG of a shipped network instead.")
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
     _MODULE = flags.DEFINE_string("module", None, "Path of a module, such as group1_block1.")
     _SPLIT = flags.DEFINE_string("split", None, "Of the images; default: the evaluation split.")
     _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Spread evenly over the split.")

@@ -42,7 +42,8 @@ def report(workdir: Path) -> dict[str, float]:
     Raises:
       InputError: not the folder of a run, no checkpoint yet, or not a classification.
     """
-    trained = TrainedModel(checkpoint_of(workdir, "latest"))
+    checkpoint = checkpoint_of(workdir, "latest")
+    trained = TrainedModel(checkpoint)
     if trained.config.task != "classification":
         raise InputError(
             f"{workdir} is a run of the task {trained.config.task!r}; this report is for "
@@ -68,7 +69,7 @@ def report(workdir: Path) -> dict[str, float]:
         f"  test top-1 {100 * test['top1']:.2f} %\n"
         f"  parameters {figures['parameters']:,}\n"
         f"  MACs {figures['macs']:,} an image\n"
-        f"  checkpoint {trained.checkpoint}\n"
+        f"  checkpoint {checkpoint}\n"
         f"  picture {picture.absolute()}"
     )
     return figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import numpy as np
 
 from shift_jax import data
 from shift_jax.errors import InputError
-from shift_jax.models import create_model, load_pretrained, model_record
+from shift_jax.models import create_model, model_record
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-from shift_jax.weights.shipped import find_weights
+from shift_jax.weights.shipped import weights_named
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -86,60 +85,34 @@ def trained_network(
 
     Args:
       workdir: folder of the run.
-      weights: MODEL.TAG of a shipped network instead.
+      weights: name of a shipped network instead, such as "shiftresnet20-9.cifar100".
       data_dir: where its dataset is; None is where the run's config says, or TFDS's default.
 
     Raises:
       InputError: not exactly one of the two, no such run, or no such weights.
     """
     if (workdir is None) == (weights is None):
-        raise InputError("Give either --workdir=DIR or --weights=MODEL.TAG.")
-    return _of_run(Path(workdir), data_dir) if workdir else _shipped(weights, data_dir)
-
-
-def _of_run(workdir: Path, data_dir: str | None) -> TrainedNetwork:
-    trained = TrainedModel(checkpoint_of(workdir, "latest"), data_dir)
+        raise InputError("Give either --workdir=DIR or --weights=NAME.")
+    if workdir:
+        source, title = checkpoint_of(Path(workdir), "latest"), Path(workdir).name
+    else:
+        source, title = weights_named(weights), weights
+    trained = TrainedModel(source, data_dir)
     config = trained.config
     arguments = config.model.to_dict()
     name, dtype = arguments.pop("name"), jnp.dtype(arguments.pop("dtype"))
     record = model_record(name)
+    shape = record.image_shape if workdir else source.image_shape
     # No classifier, so that the dataset need not be there to tell the classes.
     classes = None if record.num_classes is None else 0
     return TrainedNetwork(
-        name=f"{name} of {workdir.name}",
+        name=f"{name} of {title}" if workdir else title,
         model=create_model(name, num_classes=classes, dtype=dtype, **arguments),
         # Of faces it is the part of what was trained that makes the embeddings.
         variables={key: tree.get("network", tree) for key, tree in trained.variables.items()},
-        image_shape=(*record.image_shape[:2], len(config.data.mean)),
+        image_shape=(*shape[:2], len(config.data.mean)),
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
         split=trained.task.eval_split,
         open_split=trained.task.source,
-    )
-
-
-def _shipped(weights: str, data_dir: str | None) -> TrainedNetwork:
-    name, _, tag = weights.partition(".")
-    model, variables = load_pretrained(name, tag=tag or None)
-    record = find_weights(name, tag or None)
-    # Such as "cifar100, test"; remarks may follow in brackets.
-    evaluated = re.match(r"(\w+), (\w+)", record.evaluated_on)
-
-    def open_split(split: str) -> data.Source:
-        if not evaluated:
-            raise InputError(
-                f"The record of {weights} does not say which dataset it was evaluated on: train "
-                "or import the network and give --workdir=DIR."
-            )
-        return data.load_source(evaluated[1], split, data_dir=data_dir)
-
-    return TrainedNetwork(
-        name=f"{name}.{record.tag}",
-        model=model,
-        variables=variables,
-        image_shape=record.image_shape,
-        mean=record.mean,
-        std=record.std,
-        split=evaluated[2] if evaluated else "",
-        open_split=open_split,
     )

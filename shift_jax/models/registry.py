@@ -172,7 +172,7 @@ def load_pretrained(
 ) -> tuple[Network, dict[str, Any]]:
     """Returns a network with trained weights that come with the package.
 
-        model, variables = load_pretrained("shiftresnet20", tag="digits")
+        model, variables = load_pretrained("shiftresnet20", expansion=3, tag="cifar100")
         logits = model.apply(variables, images, train=False)
 
     Pixels in 0..1 are to be normalised by the `mean` and `std` of the weights' record, which is
@@ -180,36 +180,33 @@ def load_pretrained(
 
     Args:
       name: of the network.
-      tag: which weights; None where there is only one.
+      tag: which weights, such as the dataset; None where the arguments tell them.
       num_classes: None is as trained; 0 leaves the classifier out.
-      **kwargs: `features_only`, `dtype`, `param_dtype` or `implementation`, as for `create_model`.
+      **kwargs: those the weights were trained with, such as `expansion`, which choose among
+        several; and, to choose freely, `features_only`, `dtype`, `param_dtype` and
+        `implementation`, as for `create_model`.
 
     Returns:
       `(model, variables)`; the variables are nested dicts of numpy arrays of `param_dtype`, those
       that the model has and no others.
 
     Raises:
-      InputError: no such weights, or arguments that they were not trained with.
+      InputError: no weights with that tag and those arguments, or several.
     """
     model_record(name)
-    weights = find_weights(name, tag)
+    trained = {key: value for key, value in kwargs.items() if key not in _FREE}
+    weights = find_weights(name, tag, trained)
     if num_classes is None:
         num_classes = weights.num_classes
     if num_classes not in (0, weights.num_classes):
         raise InputError(
-            f"The weights {name}.{weights.tag} are of {weights.num_classes} classes and not of "
+            f"The weights {weights.name} are of {weights.num_classes} classes and not of "
             f"{num_classes!r}: take num_classes=0 and put a classifier of your own after it."
         )
-    for key, value in kwargs.items():
-        if key not in _FREE and weights.arguments.get(key) != value:
-            raise InputError(
-                f"The weights {name}.{weights.tag} were trained with {dict(weights.arguments)}: "
-                f"leave {key!r} out; only {', '.join(_FREE)} can be chosen."
-            )
     model = create_model(name, num_classes=num_classes, **{**weights.arguments, **kwargs})
     images = jax.ShapeDtypeStruct((1, *weights.image_shape), jnp.float32)
     expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    return model, _restricted(read_weights(weights), expected)
+    return model, _restricted(read_weights(weights)[0], expected)
 
 
 def _restricted(variables: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:

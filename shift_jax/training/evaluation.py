@@ -23,6 +23,7 @@ from shift_jax.training.processes import from_first, is_first
 from shift_jax.training.step import make_eval_step
 from shift_jax.training.stopping import StopRequest
 from shift_jax.training.workdir import flatten, read_config, write_json
+from shift_jax.weights.shipped import WeightRecord, read_weights, weights_named
 
 
 class EvaluationStoppedError(Exception):
@@ -79,18 +80,17 @@ def collect(
 
 
 class TrainedModel:
-    """One checkpoint with its task, ready to evaluate.
+    """One checkpoint, or weights that come with the package, with its task, ready to evaluate.
 
     Args:
-      checkpoint: folder of the checkpoint, which holds its config too.
+      source: folder of the checkpoint, which holds its config too; or the record of the weights.
       data_dir: where the dataset is; None is where the config says.
       pairs_file: of a task that compares pairs, the file that names them.
       overrides: other fields of the config, such as {"verification.num_pairs": 1000}.
 
     Attributes:
-      checkpoint: the folder.
       config: what it was trained with.
-      metrics: those of its evaluation in training, empty where there was none.
+      metrics: those of a checkpoint's evaluation in training, empty where there was none.
       task: made from the config.
       variables: "params" and "batch_stats", on all devices.
 
@@ -100,15 +100,20 @@ class TrainedModel:
 
     def __init__(
         self,
-        checkpoint: Path,
+        source: Path | WeightRecord,
         data_dir: str | None = None,
         pairs_file: str | None = None,
         overrides: Mapping[str, object] | None = None,
     ):
-        self.checkpoint = checkpoint
-        variables, config = restore_variables(checkpoint)
+        self.metrics: dict[str, float] = {}
+        if isinstance(source, WeightRecord):
+            name = source.name
+            variables, config = read_weights(source)
+        else:
+            name = str(source)
+            variables, config = restore_variables(source)
+            self.metrics = read_manifest(source)["metrics"]
         self.config = ConfigDict(config)
-        self.metrics: dict[str, float] = read_manifest(checkpoint)["metrics"]
         if data_dir is not None:
             if "verification" in self.config:
                 self.config.verification.data_dir = data_dir
@@ -117,14 +122,14 @@ class TrainedModel:
         if pairs_file is not None:
             if "verification" not in self.config:
                 raise InputError(
-                    f"{checkpoint} is of the task {self.config.task!r}, which compares no pairs: "
+                    f"{name} is of the task {self.config.task!r}, which compares no pairs: "
                     "leave out --pairs_file."
                 )
             self.config.verification.pairs_file = pairs_file
         _override(self.config, overrides or {})
         if not self.config.task:
             raise InputError(
-                f"{checkpoint} has imported weights of {self.config.model.name}, of which it is "
+                f"{name} has imported weights of {self.config.model.name}, of which it is "
                 "not known what they were trained for: eval.py evaluates imported classifiers only."
             )
         self.task = make_task(self.config)
@@ -157,6 +162,7 @@ def evaluate_and_report(
     *,
     workdir: str | None = None,
     checkpoint: str | None = None,
+    weights: str | None = None,
     which: str = "latest",
     split: str | None = None,
     data_dir: str | None = None,
@@ -164,45 +170,58 @@ def evaluate_and_report(
     overrides: Mapping[str, object] | None = None,
     output: str | None = None,
 ) -> dict:
-    """Evaluates one checkpoint, prints its metrics and writes them as JSON.
+    """Evaluates one checkpoint or shipped network, prints its metrics and writes them as JSON.
 
     Args:
       workdir: a run's folder, of which `which` ("latest" or "best") is evaluated.
       checkpoint: folder of one checkpoint instead.
+      weights: name of weights that come with the package instead.
       split: what to evaluate on; None is the config's evaluation split.
       data_dir, pairs_file: see `TrainedModel`.
       overrides: see `TrainedModel`.
-      output: JSON file, beside which pictures go; None is metrics.json in the run's folder, of
-        another split than the config's metrics_SPLIT.json.
+      output: JSON file, beside which pictures go; None is metrics.json in the run's folder, or of
+        shipped weights in runs/NAME; of another split than the config's metrics_SPLIT.json.
 
     Returns:
-      What was written: the task's report with "split" and "checkpoint"; in other processes than
-      the first, nothing.
+      What was written: the task's report with "split" and "checkpoint" or "weights"; in other
+      processes than the first, nothing.
 
     Raises:
-      InputError: no such run, checkpoint, split or dataset, or not exactly one of `workdir` and
-        `checkpoint`.
+      InputError: no such run, checkpoint, weights, split or dataset, or not exactly one of
+        `workdir`, `checkpoint` and `weights`.
     """
-    if (workdir is None) == (checkpoint is None):
-        raise InputError("Give either --workdir=DIR or --checkpoint=DIR/checkpoints/STEP.")
-    path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
-    # Of a run that goes on, another process may already see a newer one.
-    path = Path(from_first(str(path)))
-    if output is None and path.parent.name != "checkpoints":
-        raise InputError(f"{path} is not in the workdir of a run: say where to write by --output.")
-    trained = TrainedModel(path, data_dir, pairs_file, overrides)
+    if [workdir, checkpoint, weights].count(None) != 2:
+        raise InputError(
+            "Give one of --workdir=DIR, --checkpoint=DIR/checkpoints/STEP and --weights=NAME."
+        )
+    if weights is not None:
+        source, folder = weights_named(weights), Path("runs") / weights
+        origin = {"weights": weights}
+    else:
+        source = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
+        # Of a run that goes on, another process may already see a newer one.
+        source = Path(from_first(str(source)))
+        folder = source.parent.parent
+        origin = {"checkpoint": str(source)}
+        if output is None and source.parent.name != "checkpoints":
+            raise InputError(
+                f"{source} is not in the workdir of a run: say where to write by --output."
+            )
+    trained = TrainedModel(source, data_dir, pairs_file, overrides)
     name = "metrics.json"
     if split not in (None, trained.task.eval_split):
         name = f"metrics_{re.sub(r'[^A-Za-z0-9]+', '_', split).strip('_')}.json"
-    target = Path(output) if output else path.parent.parent / name
+    target = Path(output) if output else folder / name
     split = split or trained.task.eval_split
     outputs = trained.outputs(split)
     if not is_first():
         return {}
     try:
+        if weights is not None and output is None:
+            folder.mkdir(parents=True, exist_ok=True)
         text, record = trained.task.report(split, outputs, target)
         print(text)
-        record = {**record, "split": split, "checkpoint": str(path)}
+        record = {**record, "split": split, **origin}
         write_json(target, record)
     except OSError as error:
         raise InputError(

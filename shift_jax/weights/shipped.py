@@ -19,10 +19,12 @@ _FILES = Path(__file__).parent / "files"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WeightRecord:
-    """What is known of one file, `NAME.TAG.safetensors`, from the `.json` beside it.
+    """What is known of one file, `NAME.safetensors`, from the `.json` beside it.
 
     Attributes:
-      model, tag: its name.
+      name: MODEL.TAG; where the tag alone does not tell a model's weights apart, MODEL-E.TAG with
+        the expansion E, such as "shiftresnet20-3.cifar100".
+      model, tag: parts of it.
       arguments: of `create_model`.
       num_classes: width of the classifier, None for a network of images, which has none.
       image_shape: (height, width, channels) of the training images.
@@ -36,8 +38,7 @@ class WeightRecord:
       sha256: of the file, in hexadecimal.
     """
 
-    model: str
-    tag: str
+    name: str
     arguments: Mapping[str, Any]
     num_classes: int | None
     image_shape: tuple[int, int, int]
@@ -52,9 +53,17 @@ class WeightRecord:
     sha256: str
 
     @property
+    def model(self) -> str:
+        return self.name.partition(".")[0].partition("-")[0]
+
+    @property
+    def tag(self) -> str:
+        return self.name.partition(".")[2]
+
+    @property
     def path(self) -> Path:
         """The weight file."""
-        return _FILES / f"{self.model}.{self.tag}.safetensors"
+        return _FILES / f"{self.name}.safetensors"
 
 
 @cache
@@ -65,41 +74,74 @@ def shipped_weights() -> tuple[WeightRecord, ...]:
         fields = json.loads(path.read_text())
         for key in ("image_shape", "mean", "std"):
             fields[key] = tuple(fields[key])
-        model, tag = path.name.removesuffix(".json").split(".", 1)
         fields["arguments"] = MappingProxyType(fields["arguments"])
-        records.append(WeightRecord(model=model, tag=tag, **fields))
+        records.append(WeightRecord(name=path.name.removesuffix(".json"), **fields))
     return tuple(records)
 
 
 def list_pretrained(pattern: str = "*") -> list[str]:
-    """Returns the sorted names `MODEL.TAG` that match a shell pattern."""
-    return fnmatch.filter([f"{w.model}.{w.tag}" for w in shipped_weights()], pattern)
+    """Returns the sorted names of the shipped weights that match a shell pattern."""
+    return fnmatch.filter([record.name for record in shipped_weights()], pattern)
 
 
-def find_weights(model: str, tag: str | None) -> WeightRecord:
-    """Returns one record; `tag` may be None where a model has one only.
+def weights_named(name: str) -> WeightRecord:
+    """Returns the record of a name such as "shiftresnet20.digits"; InputError where none has it."""
+    named = {record.name: record for record in shipped_weights()}
+    if name not in named:
+        raise InputError(
+            f"No trained weights {name!r} come with this package, only {', '.join(named)}."
+            f"{did_you_mean(name, named)}"
+        )
+    return named[name]
+
+
+def find_weights(
+    model: str, tag: str | None = None, arguments: Mapping[str, Any] = MappingProxyType({})
+) -> WeightRecord:
+    """Returns the one record of a model's weights that fits.
+
+    Args:
+      model: its name.
+      tag: None where the others tell it already.
+      arguments: some of those that it was trained with.
 
     Raises:
-      InputError: no such weights, or several and no tag.
+      InputError: no weights fit, or several.
     """
-    tags = {record.tag: record for record in shipped_weights() if record.model == model}
-    if not tags:
+    ours = [record for record in shipped_weights() if record.model == model]
+    if not ours:
         raise InputError(
-            f"No trained weights of {model!r} come with this package, only of "
+            f"No trained weights of {model!r} come with this package, only "
             f"{', '.join(list_pretrained())}."
         )
-    if tag is None and len(tags) == 1:
-        return next(iter(tags.values()))
-    if tag not in tuple(tags):
+    tagged = [record for record in ours if tag in (None, record.tag)]
+    if not tagged:
+        tags = dict.fromkeys(record.tag for record in ours)
         raise InputError(
             f"{model!r} has no weights with the tag {tag!r}, only {', '.join(tags)}."
             f"{did_you_mean(str(tag), tags)}"
         )
-    return tags[tag]
+    fitting = [
+        record
+        for record in tagged
+        if all(record.arguments.get(key) == value for key, value in arguments.items())
+    ]
+    if len(fitting) != 1:
+        listed = "; ".join(
+            f"tag={record.tag!r} with {_spelt(record.arguments)}" for record in fitting or tagged
+        )
+        asked = f" with {_spelt(arguments)}" if arguments else ""
+        number = f"{len(fitting)} trained weights" if fitting else "no trained weights"
+        raise InputError(f"{model!r} has {number}{asked}: choose among {listed}.")
+    return fitting[0]
 
 
-def read_weights(record: WeightRecord) -> dict[str, Any]:
-    """Returns the variables of a shipped file, as nested dicts of numpy arrays.
+def _spelt(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+
+
+def read_weights(record: WeightRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the variables of a shipped file, as nested dicts of numpy arrays, and its config.
 
     Raises:
       InputError: the file is missing or is not the one that was shipped.
@@ -109,4 +151,5 @@ def read_weights(record: WeightRecord) -> dict[str, Any]:
             f"{record.path} is missing or is not the file that was shipped (its SHA-256 differs): "
             "install shift_jax again."
         )
-    return read_safetensors(record.path)[0]
+    variables, metadata = read_safetensors(record.path)
+    return variables, json.loads(metadata["config"])

@@ -184,9 +184,11 @@ def test_mistakes_are_told_before_anything_is_drawn(digits, tmp_path):
     with pytest.raises(InputError, match="no split 'validation'"):
         draw_figures(digits, tmp_path / "out", split="validation")
     for workdir, weights in ((None, None), ("run", DIGITS)):
-        with pytest.raises(InputError, match="Give either --workdir=DIR or --weights=MODEL.TAG"):
+        with pytest.raises(InputError, match="Give either --workdir=DIR or --weights=NAME"):
             trained_network(workdir, weights)
-    with pytest.raises(InputError, match="no weights with the tag 'digit', only"):
+    with pytest.raises(
+        InputError, match="No trained weights 'shiftresnet20.digit' come .* Did you mean"
+    ):
         trained_network(None, "shiftresnet20.digit")
     with pytest.raises(InputError, match="not the workdir of a run"):
         trained_network(str(tmp_path), None)

@@ -34,16 +34,16 @@ def test_records_of_shipped_files():
 
 
 def test_features_of_a_trained_network():
-    _, variables = load_pretrained("shiftresnet20")
+    _, variables = load_pretrained("shiftresnet20", "digits")
     images = jnp.ones((2, 8, 8, 1))
-    model, same = load_pretrained("shiftresnet20", num_classes=0)
+    model, same = load_pretrained("shiftresnet20", "digits", num_classes=0)
     assert jax.eval_shape(model.apply, same, images).shape == (2, 64)
-    model, _ = load_pretrained("shiftresnet20", features_only=True, dtype=jnp.bfloat16)
+    model, _ = load_pretrained("shiftresnet20", "digits", features_only=True, dtype=jnp.bfloat16)
     maps = jax.eval_shape(model.apply, variables, images)
     assert [each.channels for each in maps] == [16, 16, 32, 64]
     assert maps[-1].array.dtype == jnp.bfloat16
     assert "classifier" in variables["params"] and "classifier" not in same["params"]
-    _, rounded = load_pretrained("shiftresnet20", param_dtype=jnp.bfloat16)
+    _, rounded = load_pretrained("shiftresnet20", "digits", param_dtype=jnp.bfloat16)
     assert rounded["params"]["stem"]["kernel"].dtype == jnp.bfloat16
 
 
@@ -52,7 +52,8 @@ def test_features_of_a_trained_network():
     [
         (("shiftresnet21",), "no model named"),
         (("resnet50",), "No trained weights of 'resnet50' come with"),
-        (("shiftresnet20", "cifar"), "no weights with the tag 'cifar', only digits"),
+        (("shiftresnet20", "cifar"), "no weights with the tag 'cifar', only .*digits"),
+        (("shiftresnet20",), "trained weights: choose among tag='.*' with expansion="),
         (("shiftresnet20", "digits", 100), "are of 10 classes and not of 100"),
     ],
 )
@@ -62,11 +63,15 @@ def test_weights_that_do_not_exist(arguments, sentence):
 
 
 @pytest.mark.parametrize(
-    "argument", [{"expansion": 6}, {"module": "sc2"}, {"order": "interleaved"}]
+    "argument", [{"expansion": 6.5}, {"module": "sc2"}, {"order": "interleaved"}]
 )
 def test_arguments_that_the_weights_were_not_trained_with(argument):
-    with pytest.raises(InputError, match="were trained with {'expansion': 3.0}: leave"):
-        load_pretrained("shiftresnet20", **argument)
+    ((key, value),) = argument.items()
+    sentence = (
+        f"no trained weights with {key}={value!r}: choose among tag='digits' with expansion=3.0"
+    )
+    with pytest.raises(InputError, match=sentence):
+        load_pretrained("shiftresnet20", "digits", **argument)
 
 
 def test_a_damaged_file(tmp_path, monkeypatch):

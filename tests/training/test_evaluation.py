@@ -11,6 +11,7 @@ from shift_jax.training.evaluation import TrainedModel, checkpoint_of, collect, 
 from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
+from shift_jax.weights.shipped import weights_named
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,10 @@ def test_a_trained_model_carries_its_config(run):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({}, "Give either --workdir"),
-        ({"workdir": "a", "checkpoint": "b"}, "Give either --workdir"),
+        ({}, "Give one of --workdir"),
+        ({"workdir": "a", "checkpoint": "b"}, "Give one of --workdir"),
+        ({"workdir": "a", "weights": "b"}, "Give one of --workdir"),
+        ({"weights": "shiftresnet20.digit"}, "Did you mean 'shiftresnet20.digits'"),
         ({"workdir": "nowhere"}, "nowhere is not the workdir of a run"),
         ({"workdir": "README.md"}, "README.md is not the workdir of a run"),
         ({"checkpoint": "nowhere/checkpoints/3"}, "is no checkpoint, or a damaged one"),
@@ -91,6 +94,18 @@ def test_a_trained_model_carries_its_config(run):
 def test_bad_arguments(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         evaluate_and_report(**arguments)
+
+
+def test_shipped_weights_have_the_accuracy_of_their_record(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    name = "shiftresnet20.digits"
+    record = evaluate_and_report(weights=name)
+    assert record["top1"] == weights_named(name).top1 == 358 / 360
+    assert record["weights"] == name and record["split"] == "test"
+    assert json.loads((tmp_path / "runs" / name / "metrics.json").read_text()) == record
+    evaluate_and_report(weights=name, split="train", output=tmp_path / "train.json")
+    assert json.loads((tmp_path / "train.json").read_text())["split"] == "train"
 
 
 def test_a_run_without_a_checkpoint_yet(tmp_path):
