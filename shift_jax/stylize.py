@@ -77,18 +77,14 @@ def load_run(folder: str | Path, tile_size: int = 0) -> Stylizer:
 
 def main(arguments: Sequence[str]) -> None:
     """Does what the command line asks for."""
-    from shift_jax.models.arguments import refuse_unknown, split_arguments
+    from shift_jax.models.arguments import split_options
     from shift_jax.models.stylizer import load_style, style_names
 
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__)
-        return
-    photos, options, unknown = split_arguments(arguments, _OPTIONS)
-    refuse_unknown(unknown, _OPTIONS)
+    photos, options = split_options(arguments, _OPTIONS, __doc__)
     if options["style"] == "?":
         print("\n".join(style_names()))
         return
-    # `split_arguments` keeps the last of each only.
+    # `split_options` keeps the last of each only.
     runs, styles = (
         [a.removeprefix(flag) for a in arguments if a.startswith(flag)]
         for flag in ("--model=", "--style=")

@@ -179,13 +179,9 @@ class Verifier:
 def main(arguments: Sequence[str]) -> None:
     """Does what the command line asks for."""
     from shift_jax.data import image_paths
-    from shift_jax.models.arguments import refuse_unknown, split_arguments
+    from shift_jax.models.arguments import split_options
 
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__)
-        return
-    photos, given, unknown = split_arguments(arguments, dict.fromkeys(_OPTIONS))
-    refuse_unknown(unknown, _OPTIONS)
+    photos, given = split_options(arguments, dict.fromkeys(_OPTIONS), __doc__)
     given = {name: value for name, value in given.items() if value is not None}
     _check_together(photos, given)
     options = _OPTIONS | given

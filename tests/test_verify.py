@@ -175,7 +175,9 @@ def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
         call(trained, f"--embed={trained[0]}", f"--output={tmp_path / 'faces.npz'}")
     assert taken == [4, 4, 3, "which is finished"]
     assert not os.listdir(tmp_path)
-    verify.main(["--help"])
+    with pytest.raises(SystemExit) as stop:
+        verify.main(["--help"])
+    assert not stop.value.code
     assert "stopped before, by Ctrl-C or SIGTERM, it writes nothing" in capsys.readouterr().out
 
 

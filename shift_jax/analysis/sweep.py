@@ -50,7 +50,7 @@ from shift_jax.analysis.sweep_cells import (
 )
 from shift_jax.analysis.sweep_jobs import Job, count_cell, estimated_minutes, jobs_left
 from shift_jax.errors import InputError, check_choice
-from shift_jax.models.arguments import refuse_unknown, split_arguments
+from shift_jax.models.arguments import split_options
 from shift_jax.training.arrays import DATASETS, Arrays, load_arrays
 from shift_jax.training.in_memory import NotFiniteError, Progress, Trained, state_path, train
 from shift_jax.training.in_memory_files import write_run
@@ -227,11 +227,7 @@ def _say(sentence: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the sweep that the command line describes."""
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__)
-        return
-    words, options, unknown = split_arguments(arguments, _OPTIONS)
-    refuse_unknown(unknown, _OPTIONS)
+    words, options = split_options(arguments, _OPTIONS, __doc__)
     if words:
         raise InputError(f"{words[0]!r} is no flag: flags begin with --, as in --table=5.")
     dataset = options["dataset"]

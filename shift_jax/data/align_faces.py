@@ -248,13 +248,9 @@ def _write_partial(pixels: np.ndarray, path: pathlib.Path) -> pathlib.Path:
 
 def main(arguments: list[str]) -> None:
     """Aligns the folder that the command line names."""
-    from shift_jax.models.arguments import refuse_unknown, split_arguments
+    from shift_jax.models.arguments import split_options
 
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__)
-        return
-    folders, options, unknown = split_arguments(arguments, _OPTIONS)
-    refuse_unknown(unknown, _OPTIONS)
+    folders, options = split_options(arguments, _OPTIONS, __doc__)
     if len(folders) != 2:
         raise InputError(
             "Name a folder of photos and one for the aligned faces: "

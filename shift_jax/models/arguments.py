@@ -43,18 +43,33 @@ def split_arguments(
     return names, own, others
 
 
-def refuse_unknown(unknown: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Raises InputError if there are arguments that a command without a model has no use for.
+def split_options(
+    arguments: Sequence[str], options: Mapping[str, str | None], help_text: str
+) -> tuple[list[str], dict[str, str | None]]:
+    """Splits the command line of a command without a model, as `split_arguments` does.
 
     Args:
-      unknown: the third result of `split_arguments`.
-      options: the command's own.
+      arguments: as typed, without the program.
+      options: the command's own `--key=value` and their defaults.
+      help_text: what --help and -h print.
+
+    Returns:
+      The positional arguments, and the options as strings.
+
+    Raises:
+      InputError: a flag without a value, or one that the command does not have.
+      SystemExit: with status 0, after the help.
     """
+    if {"--help", "-h"} & set(arguments):
+        print(help_text)
+        raise SystemExit(0)
+    words, own, unknown = split_arguments(arguments, options)
     for name in unknown:
         raise InputError(
             f"There is no flag --{name}: expected {', '.join(f'--{key}' for key in options)}."
             f"{did_you_mean(name, options)}"
         )
+    return words, own
 
 
 def literal(text: str) -> Any:

@@ -187,13 +187,9 @@ def _why_unfit(
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the file that the command line names."""
-    from shift_jax.models.arguments import refuse_unknown, split_arguments
+    from shift_jax.models.arguments import split_options
 
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__)
-        return
-    words, options, unknown = split_arguments(arguments, _OPTIONS)
-    refuse_unknown(unknown, _OPTIONS)
+    words, options = split_options(arguments, _OPTIONS, __doc__)
     if words or not options["dataset"] or not options["output"]:
         raise InputError(
             "Name a dataset and a file: python -m shift_jax.training.arrays --dataset=cifar100 "
