@@ -45,6 +45,15 @@ def test_the_authors_recipe():
     assert (config.data.pad, config.data.flip) == (4, True)
 
 
+def test_the_recipe_for_few_epochs():
+    paper = cifar.get_config("cifar100,shiftresnet20,expansion=9").to_dict()
+    short = cifar.get_config("cifar100,shiftresnet20,expansion=9,short").to_dict()
+    assert (short["epochs"], short["batch_size"], short["data"]["pad"]) == (4, 64, 0)
+    assert short["schedule"]["name"] == "cosine"
+    # Another initialisation is another start, and what it starts to train is the same network.
+    assert short["model"] == paper["model"] | {"initialization": "he"}
+
+
 def test_face_configs_are_the_papers_networks():
     for name, parameters, per_identity in (
         ("shiftfacenet", 560_160, 129),
