@@ -37,7 +37,8 @@ class Result(NamedTuple):
       minutes: of wall time that the run took, compilation and evaluation included; of runs trained
         at the same time, each has an equal share.
       device: what it ran on.
-      commit: of the code, with a "+" where that was changed.
+      commit: of the code, with a "+" where that was changed; "one/another" of a run that went on
+        with other code than it began with.
     """
 
     model: str
@@ -56,8 +57,14 @@ class Result(NamedTuple):
 
 
 _HEADER = ",".join(Result._fields) + "\n"
-# A full disk, in contrast, is not the caller's mistake.
-_WRONG_PATH = (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+WRONG_PATH = (
+    PermissionError,
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+"""Errors of a path that cannot be used. A full disk, in contrast, is not the caller's mistake."""
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Result]:
@@ -96,8 +103,9 @@ def append_result(path: str | os.PathLike[str], result: Result) -> None:
 def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
     """Adds rows, all or none, which are on the disk when this returns; makes the file if needed.
 
-    A lock on the file `.NAME.lock` beside it keeps other writers waiting meanwhile. What a writer
-    that was killed has left of a row is removed, with a warning.
+    Without rows it makes sure that some can be added later. A lock on the file `.NAME.lock` beside
+    it keeps other writers waiting meanwhile. What a writer that was killed has left of a row is
+    removed, with a warning.
 
     Raises:
       InputError: the file cannot be written, or is another table.
@@ -106,7 +114,7 @@ def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> N
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     for result in results:
-        writer.writerow(["" if value is None else _text(value) for value in result])
+        writer.writerow([_text(*field) for field in result._asdict().items()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_writer(path), path.open("a+b", buffering=0) as file:
@@ -115,7 +123,7 @@ def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> N
             file.seek(0)
             _check_header(path, file.readline().decode(errors="replace"))
             _append(file, end, ("" if end else _HEADER) + rows.getvalue())
-    except _WRONG_PATH as error:
+    except WRONG_PATH as error:
         raise _unusable(path, error) from error
 
 
@@ -131,11 +139,12 @@ def _append(file: BinaryIO, end: int, text: str) -> None:
         raise
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
     if not isinstance(value, float):
-        return str(value)
-    # Of 10,000 test images two decimals are exact; integers are written as such.
-    return f"{value:.4f}".rstrip("0").rstrip(".")
+        return "" if value is None else str(value)
+    # Of 10,000 test images two decimals are exact. By E, however, runs are told apart.
+    text = repr(value) if name == "expansion" else f"{value:.4f}".rstrip("0")
+    return text.removesuffix(".0").removesuffix(".")
 
 
 def _parse(path: Path, line: int, cells: list[str]) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from shift_jax.analysis.published import cell_name
 from shift_jax.errors import InputError, check_choice, did_you_mean
-from shift_jax.models import create_model, list_models
+from shift_jax.models import create_model, list_models, model_record
 
 EPOCHS = 164
 """Of the authors' recipe."""
@@ -73,12 +74,13 @@ def parse_cells(names: Iterable[str]) -> list[Cell]:
     and "direction_weights".
 
     Raises:
-      InputError: no such network, or one that is named twice.
+      InputError: no such network, or two of one name.
     """
     cells = [_parse(name) for name in names]
     for index, cell in enumerate(cells):
-        if cell in cells[:index]:
-            raise InputError(f"{cell.name} is named twice: name each network once.")
+        # By name, as rows and folders are found.
+        if cell.name in {other.name for other in cells[:index]}:
+            raise InputError(f"{cell.name} is named twice: name each network and allocation once.")
     return cells
 
 
@@ -211,12 +213,16 @@ def _parse(name: str) -> Cell:
             f"resnet20-module-1, resnet20-net-3 or shiftresnet20-3@cross."
             f"{did_you_mean(name, dict.fromkeys(known))}"
         )
+    if not model_record(match["model"]).num_classes:
+        raise InputError(
+            f"{match['model']} has no classes to train: expected a network such as shiftresnet20-3."
+        )
     allocation, weights = "", None
     if match["allocation"]:
         allocation, weights = _allocation(match["allocation"])
     cell = Cell(
         match["model"],
-        float(match["expansion"]) if match["expansion"] else None,
+        float(match["expansion"]) if match["expansion"] else _default_expansion(match["model"]),
         match["reduction"] or "",
         allocation,
         weights,
@@ -225,20 +231,32 @@ def _parse(name: str) -> Cell:
     return cell
 
 
+def _default_expansion(model: str) -> float | None:
+    """E of a network that is named without; None where it has none then."""
+    argument = inspect.signature(model_record(model).build).parameters.get("expansion")
+    default = argument.default if argument else None
+    # So that shiftresnet20 is not trained once more as shiftresnet20-1.
+    return float(default) if isinstance(default, int | float) else None
+
+
 def _allocation(text: str) -> tuple[str, tuple[float, ...] | None]:
     """The name and the weights of what follows an "@"; "" and None if that is the uniform one."""
     if text.endswith(".json"):
         return _read_allocation(Path(text))
+    if text not in (known := _named_allocations()):
+        raise InputError(
+            f"There is no allocation {text!r}, expected {', '.join(known)} or a file such as "
+            f"alloc.json.{did_you_mean(text, known)}"
+        )
+    weights = known[text]
+    return ("", None) if weights is None else (text, tuple(map(float, weights)))
+
+
+def _named_allocations() -> dict[str, tuple[float, ...] | None]:
     # Here, because it imports what commands do.
     from shift_jax.analysis.allocation import NAMED_ALLOCATIONS
 
-    if text not in NAMED_ALLOCATIONS:
-        raise InputError(
-            f"There is no allocation {text!r}, expected {', '.join(NAMED_ALLOCATIONS)} or a file "
-            f"such as alloc.json.{did_you_mean(text, NAMED_ALLOCATIONS)}"
-        )
-    weights = NAMED_ALLOCATIONS[text]
-    return ("", None) if weights is None else (text, tuple(map(float, weights)))
+    return NAMED_ALLOCATIONS
 
 
 def _read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
@@ -254,6 +272,10 @@ def _read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
         ) from error
     if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
         raise InputError(f"{path} has the name {name!r}, expected letters, digits and underscores.")
+    if name in _named_allocations():
+        raise InputError(
+            f"{path} has the name {name!r}, which another allocation has: give it one of its own."
+        )
     return name, weights
 
 

@@ -11,7 +11,8 @@ from shift_jax.analysis.count import count_macs
 from shift_jax.analysis.published import cell_name
 from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.sweep_cells import Cell
-from shift_jax.models import create_model
+from shift_jax.errors import InputError
+from shift_jax.models import create_model, list_models
 from shift_jax.training.arrays import DATASETS
 
 
@@ -40,8 +41,14 @@ class Job(NamedTuple):
 
     def is_done(self, results: Iterable[Result]) -> bool:
         """Whether each seed has a row."""
+        return not self.without_done(results).seeds
+
+    def without_done(self, results: Iterable[Result]) -> Job:
+        """Returns the job with those of its seeds that have no row."""
         done = {_run(row) for row in results}
-        return all((self.cell.name, seed, self.epochs) in done for seed in self.seeds)
+        return self._replace(
+            seeds=tuple(s for s in self.seeds if (self.cell.name, s, self.epochs) not in done)
+        )
 
 
 def jobs_left(
@@ -94,6 +101,24 @@ def estimated_minutes(
     macs = count_cell(job.cell, dataset)
     like = min(rows, key=lambda row: abs(math.log(row.macs / macs)))
     return like.minutes / like.epochs * macs / like.macs * job.epochs * len(job.seeds)
+
+
+def check_dataset(results: Iterable[Result], dataset: str) -> None:
+    """Raises InputError unless rows are of a dataset, as far as its smallest network tells.
+
+    The smallest one only, because to count a network takes seconds. All rows of a file are of one
+    dataset, if each sweep has asked this first.
+    """
+    known = [row for row in results if row.model in list_models()]
+    if not known:
+        return
+    row = min(known, key=lambda row: row.macs)
+    macs = count_cell(Cell(row.model, row.expansion, row.reduction), dataset)
+    if row.macs != macs:
+        raise InputError(
+            f"The row of {_run(row)[0]} has {row.macs:,} MACs, but with {dataset} the network has "
+            f"{macs:,}: name another file of results, or the dataset of this one."
+        )
 
 
 @functools.cache

@@ -7,7 +7,9 @@ writes the file, for machines without TFDS. DIR is TFDS's folder; without it TFD
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import os
 import sys
 import zipfile
@@ -39,7 +41,38 @@ DATASETS = {
 }
 """The datasets that are small enough."""
 
+# What numpy, zipfile and zlib raise where an .npz file is damaged. Of one array only, .npy, it is a
+# TypeError: that is no context manager. Flipped bits make sizes too large for the memory, flags of
+# encryption (RuntimeError) or places before the beginning of the file (EINVAL).
+_DAMAGE = (
+    *(ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 _OPTIONS = {"dataset": None, "data_dir": None, "output": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """One split of a dataset. A `shift_jax.data.Source`."""
+
+    images: np.ndarray
+    """uint8 [N, H, W, C]."""
+    labels: np.ndarray
+    """int32 [N]."""
+    num_classes: int
+    class_names: None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"image": self.images[index], "label": self.labels[index]}
 
 
 class Arrays(NamedTuple):
@@ -59,28 +92,15 @@ class Arrays(NamedTuple):
     test_labels: np.ndarray
     num_classes: int
 
-
-@dataclasses.dataclass(frozen=True)
-class ArraySource:
-    """One split of `Arrays`. A `shift_jax.data.Source`."""
-
-    images: np.ndarray
-    """uint8 [N, H, W, C]."""
-    labels: np.ndarray
-    """int32 [N]."""
-    num_classes: int
-    class_names: None = None
+    @property
+    def train_source(self) -> ArraySource:
+        """The training images, one by one."""
+        return ArraySource(self.train_images, self.train_labels, self.num_classes)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        return self.images.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": self.labels[index]}
+    def test_source(self) -> ArraySource:
+        """The test images, one by one."""
+        return ArraySource(self.test_images, self.test_labels, self.num_classes)
 
 
 def load_arrays(
@@ -105,6 +125,14 @@ def load_arrays(
     return Arrays(*splits[0], *splits[1], DATASETS[name].num_classes)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether it was raised because an .npz file is damaged, or none."""
+    if isinstance(error, OSError):
+        # Those of the disk have other numbers.
+        return error.errno in (None, errno.EINVAL)
+    return isinstance(error, _DAMAGE)
+
+
 def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
     """Writes an .npz file with the four arrays; `path` is the old file or the whole new one.
 
@@ -112,7 +140,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
       InputError: the file cannot be written there.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    # With this process's number, so that two may write at the same time.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     named = {field: getattr(arrays, field) for field in Arrays._fields if field != "num_classes"}
     try:
         with partial.open("wb") as file:
@@ -124,6 +153,9 @@ def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
         raise InputError(
             f"{path} cannot be written ({error.strerror}): name another file."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # It is there only if something went wrong.
+            partial.unlink()
 
 
 def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:
@@ -138,15 +170,21 @@ def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:
 def _read(name: str, path: Path) -> Arrays:
     advice = "write it again with python -m shift_jax.training.arrays"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = [file[field] for field in Arrays._fields if field != "num_classes"]
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}: {advice}, or name another.") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name another file.") from error
     except KeyError as error:
         raise InputError(f"{path} lacks an array ({error.args[0]}): {advice}.") from error
-    # A file with one array only, .npy, is no context manager: a TypeError.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is no .npz file, or damaged ({error}): {advice}.") from error
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        raise InputError(
+            f"{path} is no .npz file, or damaged ({' '.join(str(error).split())}): {advice}."
+        ) from error
     if why := _why_unfit(DATASETS[name], *found):
         raise InputError(f"{path} does not hold {name} ({why}): {advice}.")
     train_images, train_labels, test_images, test_labels = found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,11 @@ import numpy as np
 from absl import logging
 
 from shift_jax.errors import InputError
+from shift_jax.training.arrays import is_damage
 from shift_jax.training.workdir import History, claim_workdir, flatten
 
 if TYPE_CHECKING:
-    from shift_jax.training.in_memory import Trained
+    from shift_jax.training.in_memory_run import Trained
 
 
 def save_state(path: Path, arrays: Any, facts: dict) -> None:
@@ -61,7 +60,8 @@ def load_state(path: Path, identity: dict, template: Any) -> tuple[Any, dict] | 
     """
     leaves = _by_name(template)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             _check_identity(path, facts["identity"], json.loads(json.dumps(identity)))
             found = {name: file[name] for name in leaves}
@@ -69,8 +69,9 @@ def load_state(path: Path, identity: dict, template: Any) -> tuple[Any, dict] | 
         return None
     except InputError:  # Which is a ValueError.
         raise
-    # numpy, zipfile and zlib each have their own errors for a damaged file.
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:
+        if not is_damage(error):
+            raise
         damaged = path.with_name(path.name + ".damaged")
         path.rename(damaged)
         logging.warning(
@@ -96,7 +97,7 @@ def _check_identity(path: Path, theirs: dict, ours: dict) -> None:
 
 
 def write_run(workdir: Path, run: Trained) -> None:
-    """Makes `workdir` the folder of a finished run, which `eval.py` takes; again, if need be.
+    """Makes `workdir` the folder of a finished run, which `eval.py` takes; of no other one.
 
     Its history has one line of training for each epoch, where the trainer's has one for each step.
 
@@ -115,9 +116,11 @@ def write_run(workdir: Path, run: Trained) -> None:
         history.add(step, "eval", split=run.config["data"]["eval_split"], **epoch.test)
     history.flush()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        if checkpoints.latest_step != last_step:
-            state, metrics = run.state, run.epochs[-1].test
-            checkpoints.save(last_step, state, config=run.config, metrics=metrics)
+        # Of the same training perhaps, perhaps of an earlier one with other code or images.
+        for step in checkpoints.steps():
+            checkpoints.delete(step)
+        state, metrics = run.state, run.epochs[-1].test
+        checkpoints.save(last_step, state, config=run.config, metrics=metrics)
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

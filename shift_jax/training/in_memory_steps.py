@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from shift_jax.errors import InputError
-from shift_jax.tasks.classification import Classification
-from shift_jax.training.arrays import Arrays, ArraySource
+from shift_jax.tasks.array_classification import ArrayClassification
+from shift_jax.training.arrays import Arrays
 from shift_jax.training.device_augmentation import draw_crops, pad_crop_flip
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.optimizer import make_optimizer, make_schedule
@@ -39,27 +39,6 @@ _ONLY = {
     "data.train_split": "train",
     "data.eval_split": "test",
 }
-
-
-class ArrayClassification(Classification):
-    """Classification of images in memory.
-
-    Args:
-      config: as for `Classification`; where it says that the images are has no effect.
-      arrays: the images.
-    """
-
-    def __init__(self, config: ConfigDict, arrays: Arrays):
-        super().__init__(config)
-        self._sources = {
-            config.data.train_split: (arrays.train_images, arrays.train_labels),
-            config.data.eval_split: (arrays.test_images, arrays.test_labels),
-        }
-        self._num_classes = arrays.num_classes
-
-    def _load(self, split: str, eval_crop: float) -> ArraySource:
-        del eval_crop  # Images are used whole.
-        return ArraySource(*self._sources[split], self._num_classes)
 
 
 class Progressing(NamedTuple):
@@ -124,7 +103,11 @@ class Computations:
         whole_epochs: bool,
     ):
         _check(config)
-        self.task = ArrayClassification(config, arrays)
+        sources = {
+            config.data.train_split: arrays.train_source,
+            config.data.eval_split: arrays.test_source,
+        }
+        self.task = ArrayClassification(config, sources)
         self.task.check()
         steps = self.task.steps_per_epoch
         schedule = make_schedule(config.schedule, steps, int(config.epochs) * steps)

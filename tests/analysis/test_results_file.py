@@ -50,6 +50,22 @@ def test_rows_come_back_as_they_went(tmp_path):
     assert sorted(os.listdir(path.parent)) == [".cifar100.csv.lock", "cifar100.csv"]
 
 
+def test_expansions_keep_all_their_digits(tmp_path):
+    rows = [SHIFT._replace(expansion=value) for value in (0.33333, 1 / 3, 0.1, 20.0)]
+    append_results(tmp_path / "r.csv", rows)
+    assert read_results(tmp_path / "r.csv") == rows
+    assert "\nshiftresnet20,20,," in (tmp_path / "r.csv").read_text()
+
+
+def test_no_rows_only_make_the_file(tmp_path):
+    for _ in range(2):
+        append_results(tmp_path / "new" / "r.csv", [])
+    assert (tmp_path / "new" / "r.csv").read_text() == HEADER
+    assert read_results(tmp_path / "new" / "r.csv") == []
+    with pytest.raises(InputError, match="/proc/r.csv cannot be used"):
+        append_results("/proc/r.csv", [])
+
+
 @pytest.mark.parametrize("kept", [10, len(HEADER) + 30])
 def test_a_torn_line_is_no_row_and_goes_with_the_next_append(tmp_path, caplog, kept):
     path = tmp_path / "r.csv"

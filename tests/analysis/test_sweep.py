@@ -1,5 +1,7 @@
+import contextlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,12 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from shift_jax.analysis import sweep
-from shift_jax.analysis.results_file import append_result, read_results
+from shift_jax.analysis import sweep, sweep_training
+from shift_jax.analysis.provenance import device_name
+from shift_jax.analysis.results_file import Result, append_result, read_results
 from shift_jax.analysis.sweep import main
+from shift_jax.analysis.sweep_cells import parse_cells
+from shift_jax.analysis.sweep_jobs import count_cell, jobs_left
+from shift_jax.analysis.sweep_training import Sweep
 from shift_jax.errors import InputError
 from shift_jax.training.arrays import save_arrays
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+from shift_jax.training.in_memory_run import Epoch, NotFiniteError, Trained
 from shift_jax.training.stopping import StoppedError
 from shift_jax.training.workdir import read_history, sole_owner
 from tests.conftest import REPOSITORY
@@ -69,6 +76,8 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
     # The ordinary evaluation of a run's folder finds what its row says.
     top1 = trained.evaluate("test")["top1"]
     assert rows[1].last_top1 == pytest.approx(100 * top1, abs=1e-4)
+    assert printed.startswith("digits: 256 training and 360 test images read in ")
+    assert "\ntiny_block-1 seed 0 (1 of 2): training, compiling first …\n" in printed
     assert "tiny_block-1 seed 0: epoch 1/2, loss " in printed and "images/s" in printed
     assert not list(folder(tmp_path).glob("*.npz"))
 
@@ -81,25 +90,37 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
 def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     arguments, tmp_path, capsys, monkeypatch
 ):
-    # Each look at the clock takes 1000 seconds, and 4500 there are.
-    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=itertools.count(0, 1000).__next__))
-    main([*arguments, "--seeds=0,3", "--budget_minutes=75"])
+    # Each look at the clock takes 1000 seconds, and 5700 there are: after the first look one at the
+    # job, and one before each of two steps, the evaluation and a step.
+    ticking = SimpleNamespace(
+        monotonic=itertools.count(0, 1000).__next__, perf_counter=time.perf_counter
+    )
+    for module in (sweep, sweep_training):
+        monkeypatch.setattr(module, "time", ticking)
+    main([*arguments, "--seeds=0,3", "--budget_minutes=95"])
     printed = capsys.readouterr().out
     assert "tiny_block-1 seed 0: saved at step 3, at the end of the time" in printed
     assert "2 left to train:\n  tiny_block-1 seed 0: begun, of unknown length\n" in printed
-    assert not (tmp_path / "digits.csv").exists()
+    assert not read_results(tmp_path / "digits.csv")
     assert [path.name for path in folder(tmp_path).glob("*.npz")] == ["seeds-0.npz"]
 
+    # What is begun is gone on with, however long it will take.
+    (cell,) = parse_cells(["tiny_block-1"])
+    known = Result(
+        *(cell.model, 1.0, "", "", 9, 1, count_cell(cell, "digits"), 1.0, 1.0, 2.0),
+        *(7000.0, device_name(), "c"),
+    )
+    append_result(tmp_path / "digits.csv", known)
     main([*arguments, "--seeds=0", "--budget_minutes=600"])
     printed = capsys.readouterr().out
-    assert "epoch 1/2" not in printed and "epoch 2/2" in printed
-    (row,) = read_results(tmp_path / "digits.csv")
+    assert "going on from epoch 2/2, step 1 of 2, compiling first …" in printed
+    assert "epoch 1/2, loss" not in printed and "epoch 2/2, loss" in printed
+    assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [9, 0]
 
-    # Now it is known how long a seed takes: longer than there is time.
-    (tmp_path / "digits.csv").unlink()
-    append_result(tmp_path / "digits.csv", row._replace(minutes=70.0))
+    # And what is not, is not where there is not time enough.
     main([*arguments, "--seeds=3", "--budget_minutes=75"])
-    assert "tiny_block-1 seed 3: not begun, about 70.0 min and 58.3 left" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"seed 3: not begun, about 3500\.. min and 58.3 left", printed)
     assert not (folder(tmp_path) / "seeds-3.npz").exists()
 
 
@@ -123,19 +144,140 @@ def test_a_run_that_another_sweep_trains_is_left_out(arguments, tmp_path, capsys
     assert "1 left to train" in printed
 
 
-def test_a_network_whose_loss_is_not_finite_does_not_stop_the_others(
-    arguments, tmp_path, capsys, monkeypatch
-):
+def stub_training(monkeypatch, train):
+    """Puts a function in place of training, and of writing what it returns."""
+    monkeypatch.setattr(sweep_training, "train", train)
+    monkeypatch.setattr(sweep_training, "write_run", lambda folder, run: None)
+
+
+def stacked(monkeypatch):
+    """Seeds train at the same time, as on a GPU."""
+
+    def on_gpu(seeds, epochs, results, *, stacked):
+        return jobs_left(seeds, epochs, results, stacked=True)
+
+    monkeypatch.setattr(sweep_training, "jobs_left", on_gpu)
+
+
+def trained(seeds):
+    """What training returns, of one parameter."""
+    test = {"loss": 1.0, "top1": 0.5, "top5": 0.9, "examples": 360}
+    state = SimpleNamespace(params={"w": np.zeros(7)})
+    return [
+        Trained({"seed": seed}, state, [Epoch(1.0, 0.5, test)] * 2, 1.0, ("a+", "b"))
+        for seed in seeds
+    ]
+
+
+def test_what_cannot_be_trained_does_not_stop_the_others(arguments, tmp_path, capsys, monkeypatch):
     tried = []
 
     def train(config, arrays, *, seeds, **_):
         tried.extend(seeds)
-        raise sweep.NotFiniteError("The loss is nan.")
+        if seeds == (0,):
+            raise NotFiniteError("The loss is nan: lower schedule.learning_rate.")
+        if seeds == (3,):
+            raise InputError("The state is of another training: delete it.")
+        return trained(seeds)
 
-    monkeypatch.setattr(sweep, "train", train)
+    stub_training(monkeypatch, train)
+    other = folder(tmp_path) / "seed4"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text('{"seed": 4}')
+    with pytest.raises(InputError, match="3 could not be trained"):
+        main([*arguments, "--seeds=0,3,4,5"])
+    assert tried == [0, 3, 5]
+    first, left = capsys.readouterr().out.split("3 left to train:\n")
+    whys = [
+        "tiny_block-1 seed 0: given up. The loss is nan.\n",
+        "tiny_block-1 seed 3: left out. The state is of another training: delete it.\n",
+        f"tiny_block-1 seed 4: left out. The workdir {other} belongs to another config",
+    ]
+    assert all(why in first and f"  {why}" in left for why in whys)
+    (row,) = read_results(tmp_path / "digits.csv")
+    assert (row.seed, row.params, row.last_top1, row.commit) == (5, 7, 50.0, "a+/b")
+
+
+def test_of_a_stack_the_finite_seeds_have_their_rows(arguments, tmp_path, capsys, monkeypatch):
+    stacked(monkeypatch)
+    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds[1:]))
+    with pytest.raises(InputError, match="1 could not be trained"):
+        main([*arguments, "--seeds=0,3"])
+    assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [3]
+    why = "tiny_block-1 seed 0: given up. Its loss is no longer finite.\n"
+    assert f"1 left to train:\n  {why}" in capsys.readouterr().out
+
+
+def test_seeds_that_do_not_fit_together_train_alone(arguments, tmp_path, capsys, monkeypatch):
+    stacked(monkeypatch)
+
+    def train(config, arrays, *, seeds, **_):
+        if len(seeds) > 1 or seeds == (3,):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return trained(seeds)
+
+    stub_training(monkeypatch, train)
+    with pytest.raises(InputError, match="1 could not be trained"):
+        main([*arguments, "--seeds=0,3"])
+    assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
+    printed = capsys.readouterr().out
+    assert "seeds 0, 3: too large for the device's memory, so that each trains alone" in printed
+    assert "seed 3: left out. The memory of the device does not suffice." in printed
+
+
+def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, monkeypatch):
+    stacked(monkeypatch)
+    (cell,) = parse_cells(["tiny_block-1"])
+    row = Result(
+        *(cell.model, 1.0, "", "", 0, 1, count_cell(cell, "digits"), 1.0, 1.0, 2.0, 1.0, "d", "c")
+    )
+    tried = []
+
+    @contextlib.contextmanager
+    def owner(workdir):
+        if not read_results(tmp_path / "digits.csv"):
+            append_result(tmp_path / "digits.csv", row)
+        yield
+
+    def train(config, arrays, *, seeds, **_):
+        tried.append(seeds)
+        # And by one with another workdir.
+        append_result(tmp_path / "digits.csv", row._replace(seed=3))
+        return trained(seeds)
+
+    stub_training(monkeypatch, train)
+    monkeypatch.setattr(sweep_training, "sole_owner", owner)
+    main([*arguments, "--seeds=0,3,4"])
+    assert tried == [(3, 4)]
+    assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0, 3, 4]
+
+
+def test_states_that_are_of_no_use_are_told_or_removed(arguments, tmp_path, capsys, monkeypatch):
+    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
+    folder(tmp_path).mkdir(parents=True)
+    done, other, alone = (folder(tmp_path) / f"seeds-{seeds}.npz" for seeds in ("0", "3-4", "4"))
+    main([*arguments, "--seeds=0"])
+    for path in (done, other, alone):
+        path.touch()
     main([*arguments, "--seeds=0,3"])
-    assert tried == [0, 3]
-    assert "tiny_block-1 seed 3: given up. The loss is nan." in capsys.readouterr().out
+    assert not done.exists() and other.exists() and alone.exists()
+    printed = capsys.readouterr().out
+    assert f"tiny_block-1 seed 3: begins anew, because {other} is of seeds 3, 4" in printed
+
+
+def test_a_row_follows_its_run(arguments, tmp_path, monkeypatch):
+    order = []
+    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
+    monkeypatch.setattr(sweep_training, "write_run", lambda folder, run: order.append("run"))
+    append = sweep_training.append_results
+
+    def append_results(path, rows):
+        order.extend("row" for _ in rows)
+        append(path, rows)
+
+    monkeypatch.setattr(sweep_training, "append_results", append_results)
+    main([*arguments, "--seeds=0"])
+    assert order == ["run", "row"]
 
 
 def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
@@ -145,10 +287,70 @@ def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
         assert should_stop(0.0)
         raise StoppedError(5, None)
 
-    monkeypatch.setattr(sweep, "train", train)
+    stub_training(monkeypatch, train)
     with pytest.raises(StoppedError, match="SIGTERM at step 5 with its checkpoint saved") as error:
         main([*arguments, "--seeds=0,3"])
     assert error.value.exit_status == 143
+
+
+def test_a_signal_while_a_run_is_written_stops_after_its_row(arguments, tmp_path, monkeypatch):
+    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
+    monkeypatch.setattr(
+        sweep_training, "write_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(StoppedError, match="SIGTERM with all that is trained saved; ") as error:
+        main([*arguments, "--seeds=0,3"])
+    assert error.value.exit_status == 143
+    assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
+
+
+def test_a_piece_that_would_end_after_the_time_is_not_begun(arguments, monkeypatch):
+    still = SimpleNamespace(monotonic=lambda: 0.0, perf_counter=time.perf_counter)
+    monkeypatch.setattr(sweep, "time", still)
+    monkeypatch.setattr(sweep_training, "time", still)
+
+    def train(config, arrays, *, seeds, should_stop, **_):
+        assert not should_stop(59.0) and should_stop(61.0)
+        return trained(seeds)
+
+    stub_training(monkeypatch, train)
+    main([*arguments, "--seeds=0", "--budget_minutes=1"])
+
+
+def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
+    (cell,) = parse_cells(["tiny_block-1"])
+    row = Result(
+        *(cell.model, 1.0, "", "", 0, 1, 12, 1.0, 1.0, 2.0, 1.0, "d", "c"),
+    )
+    append_result(tmp_path / "digits.csv", row)
+    with pytest.raises(InputError, match="row of tiny_block-1 has 12 MACs, but with digits"):
+        main([*arguments, "--seeds=0"])
+    # A row of the same allocation's name, but trained with other weights.
+    (tmp_path / "digits.csv").unlink()
+    cell = cell._replace(allocation="mine", direction_weights=(1.0, 2.0))
+    mine = Sweep("digits", {cell: (0,)}, 2, tmp_path / "digits.csv", tmp_path / "runs")
+    append_result(
+        tmp_path / "digits.csv",
+        row._replace(
+            allocation="mine", macs=count_cell(parse_cells(["tiny_block-1"])[0], "digits")
+        ),
+    )
+    run = folder(tmp_path, "tiny_block-1@mine-2epochs") / "seed0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"model": {"direction_weights": [1.0, 2.0]}}')
+    mine.check()
+    (run / "config.json").write_text('{"model": {"direction_weights": [1.0, 1.0]}}')
+    with pytest.raises(InputError, match="tiny_block-1@mine has a row, but of other direction"):
+        mine.check()
+
+
+def test_files_that_cannot_be_used_are_told_before_the_training(arguments, tmp_path, monkeypatch):
+    stub_training(monkeypatch, lambda *_, **__: pytest.fail("It trains."))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="workdir .*file/digits cannot be used"):
+        main([*arguments, f"--workdir={tmp_path / 'file'}"])
+    with pytest.raises(InputError, match="/proc/x.csv cannot be used"):
+        main([*arguments, "--results=/proc/x.csv"])
 
 
 @pytest.mark.parametrize(
@@ -166,6 +368,10 @@ def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
         (["--dataset=mnist"], "dataset is 'mnist', expected"),
         (["--dry_run=yes"], "dry_run is 'yes', expected"),
         (["--models=resnet21"], "no network 'resnet21' to train"),
+        (["--models="], "--models= has no value: give it one, or leave it out"),
+        (["--budget_minutes="], "--budget_minutes= has no value"),
+        (["--seeds="], "--seeds= has no value"),
+        (["--results="], "--results= has no value"),
         (["--models=resnet20", "--arrays=none.npz"], "There is no file none.npz"),
     ],
 )
@@ -245,3 +451,14 @@ def test_sigterm_ends_a_sweep_with_its_state_saved(arguments, tmp_path):
     _, errors = process.communicate()
     assert process.returncode == 143 and "with its checkpoint saved" in errors
     assert (folder(tmp_path, "tiny_block-1-400epochs") / "seeds-0.npz").exists()
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_workdir_share_the_work(arguments, tmp_path):
+    arguments = [argument.replace("--epochs=2", "--epochs=20") for argument in arguments]
+    processes = [started([*arguments, "--seeds=0,1,2,3"]) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert started([*arguments, "--seeds=0,1,2,3"]).wait() == 0
+    rows = read_results(tmp_path / "digits.csv")
+    assert sorted(row.seed for row in rows) == [0, 1, 2, 3]
+    assert not list(folder(tmp_path, "tiny_block-1-20epochs").glob("*.npz"))

@@ -83,6 +83,9 @@ def test_depth_20_has_three_seeds():
         (["resnet20-net-4"], "no reduced ResNet for expansion 4"),
         (["shiftresnet20-net-3"], "has no argument 'reduction'"),
         (["resnet20", "shiftresnet20-3", "resnet20"], "resnet20 is named twice"),
+        (["shiftresnet20", "shiftresnet20-1"], "shiftresnet20-1 is named twice"),
+        (["style_transformer"], "style_transformer has no classes to train"),
+        (["shiftfacenet"], "shiftfacenet has no classes to train"),
         (["shiftresnet20-3@none.json"], "none.json cannot be read"),
         (["shiftresnet20-3@corss"], "no allocation 'corss', .*Did you mean 'cross'"),
     ],
@@ -112,6 +115,17 @@ def test_allocations_by_name_and_by_file(tmp_path):
     assert all(type(weight) is float for weight in cross.direction_weights)
 
 
+def test_two_allocations_of_one_name_are_refused(tmp_path):
+    names = []
+    for weight in (1, 2):
+        path = tmp_path / f"{weight}.json"
+        weights = [weight, 1, 0, 2, 1.5, 2, 0, 1, 0]
+        path.write_text(json.dumps({"name": "mine", "direction_weights": weights}))
+        names.append(f"shiftresnet20-3@{path}")
+    with pytest.raises(InputError, match="shiftresnet20-3@mine is named twice: .* allocation once"):
+        parse_cells(names)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -120,6 +134,8 @@ def test_allocations_by_name_and_by_file(tmp_path):
         ('{"name": "x"}', "is no allocation"),
         ('{"name": "x", "direction_weights": 3}', "is no allocation"),
         ('{"name": "a/b", "direction_weights": [1]}', "has the name 'a/b', expected letters"),
+        ('{"name": "cross", "direction_weights": [1]}', "has the name 'cross', which another"),
+        ('{"name": "uniform", "direction_weights": [1]}', "has the name 'uniform', which another"),
     ],
 )
 def test_bad_allocation_files(tmp_path, content, sentence):

@@ -54,6 +54,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         save_arrays(path, fake(train=200))
+    assert os.listdir(tmp_path) == ["a.npz"]
     assert_equal(load_arrays("digits", path=path), fake())
 
 
@@ -98,16 +99,39 @@ def test_bad_files_get_one_sentence(content, sentence, tmp_path):
         if content == "cut":
             del whole[-40:]
         else:
-            whole[len(whole) // 3] ^= 0xFF
+            whole[whole.index(fake().train_images.tobytes()) + 9] ^= 0xFF
         path.write_bytes(whole)
     with pytest.raises(InputError, match=sentence) as error:
         load_arrays("digits", path=path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_any_flipped_bit_is_one_sentence_or_of_no_effect(tmp_path):
+    path = tmp_path / "bad.npz"
+    save_arrays(path, fake())
+    content = path.read_bytes()
+    found = set()
+    # Not in the middle of the images, of which one byte is like another.
+    images = content.index(fake().train_images.tobytes())
+    places = [*range(images), *range(content.index(b"PK\x01\x02"), len(content))]
+    for place in places[::11]:
+        for bit in (0, 3, 5):
+            whole = bytearray(content)
+            whole[place] ^= 1 << bit
+            path.write_bytes(whole)
+            try:
+                assert_equal(load_arrays("digits", path=path), fake())
+                found.add("as it was")
+            except InputError as error:
+                found.add("several lines" if "\n" in str(error) else "refused")
+    assert found == {"as it was", "refused"}
+
+
 def test_a_missing_file_and_another_dataset():
     with pytest.raises(InputError, match=r"no file nowhere.npz: write it"):
         load_arrays("cifar100", path="nowhere.npz")
+    with pytest.raises(InputError, match=r"^\. cannot be read \(Is a directory\): name another"):
+        load_arrays("cifar100", path=".")
     with pytest.raises(InputError, match="dataset is 'cifar', .*Did you mean 'cifar1"):
         load_arrays("cifar")
 

@@ -1,6 +1,9 @@
+import json
+import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,14 +11,19 @@ import pytest
 
 from configs import common
 from shift_jax.errors import InputError
-from shift_jax.training import in_memory
+from shift_jax.tasks.array_classification import ArrayClassification
+from shift_jax.training import in_memory, in_memory_run
 from shift_jax.training.device_augmentation import draw_crops
-from shift_jax.training.in_memory import NotFiniteError, state_path, train
-from shift_jax.training.in_memory_steps import ArrayClassification, Computations
+from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+from shift_jax.training.in_memory import state_path, train
+from shift_jax.training.in_memory_files import write_run
+from shift_jax.training.in_memory_run import NotFiniteError
+from shift_jax.training.in_memory_steps import Computations
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.step import init_state, make_train_step
 from shift_jax.training.stopping import StoppedError
+from shift_jax.training.workdir import read_history
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 
@@ -27,6 +35,7 @@ def quick():
 
 
 ARRAYS = few_digits()
+SOURCES = {"train": ARRAYS.train_source, "test": ARRAYS.test_source}
 # 300 images make two batches of 128 and one of 44; 70 test images two of 32 and one of 6.
 STEPS = 3
 
@@ -89,7 +98,7 @@ def test_steps_are_the_trainers_on_the_same_crops_and_flips():
     compute = in_memory.Computations(c, ARRAYS, jax.devices()[0], num_seeds=1, whole_epochs=False)
     progressing = compute.begin((3,))
     mesh = make_mesh(jax.devices()[:1])
-    task = ArrayClassification(c, ARRAYS)
+    task = ArrayClassification(c, SOURCES)
     optimizer = make_optimizer(
         c.optimizer, make_schedule(c.schedule, STEPS, 2 * STEPS), steps_per_epoch=STEPS
     )
@@ -129,7 +138,7 @@ def test_it_learns_and_evaluates_every_image_once(alone):
         assert run.epochs[1].loss < run.epochs[0].loss < 2.6
     assert largest_difference(first.state.params, other.state.params) > 1e-2
     # Once more, image by image and without masks.
-    task = ArrayClassification(config(), ARRAYS)
+    task = ArrayClassification(config(), SOURCES)
     logits = np.asarray(task.logits(variables(first.state), ARRAYS.test_images))
     test = first.epochs[-1].test
     assert test["examples"] == 70
@@ -192,7 +201,18 @@ def steps_of(compute, pieces, seeds):
     return progressing
 
 
-@pytest.mark.parametrize("stop_before", [0, 2, 3, 5])
+def test_every_epoch_has_an_order_of_its_own():
+    c = config()
+    compute = in_memory.Computations(c, ARRAYS, jax.devices()[0], num_seeds=1, whole_epochs=False)
+    begun, other = compute.begin((3,)), compute.begin((0,))
+    orders = [compute.order(begun, 0), compute.order(begun, 1), compute.order(other, 0)]
+    # Of 300 images about one is in the same place by chance.
+    for one, another in ((0, 1), (0, 2)):
+        assert (np.asarray(orders[one]) == np.asarray(orders[another])).sum() < 20
+
+
+# 3 is the evaluation of the first epoch.
+@pytest.mark.parametrize("stop_before", [0, 2, 3, 6])
 def test_a_stopped_and_resumed_run_is_an_uninterrupted_one(alone, tmp_path, stop_before):
     asked = []
 
@@ -201,26 +221,99 @@ def test_a_stopped_and_resumed_run_is_an_uninterrupted_one(alone, tmp_path, stop
         return len(asked) == stop_before + 1
 
     with pytest.raises(StoppedError) as stopped:
-        train(config(), ARRAYS, seeds=(3,), folder=tmp_path, should_stop=should_stop)
-    assert stopped.value.step == stop_before
-    assert asked[0] == 0 and all(seconds > 0 for seconds in asked[1:])
-    told, asked = [], []
+        train(*(config(), ARRAYS), seeds=(3,), folder=tmp_path, commit="a", should_stop=should_stop)
+    assert stopped.value.step == stop_before - (stop_before > 3)
+    told, begun, asked = [], [], []
 
     def count(seconds):
         asked.append(seconds)
         return False
 
     (run,) = train(
-        *(config(), ARRAYS), seeds=(3,), folder=tmp_path, on_epoch=told.append, should_stop=count
+        *(config(), ARRAYS),
+        seeds=(3,),
+        folder=tmp_path,
+        commit="b",
+        on_steps=begun.append,
+        on_epoch=told.append,
+        should_stop=count,
     )
-    assert len(told) == 2 - stop_before // STEPS
-    assert len(asked) == 2 * STEPS - stop_before  # No step is taken twice.
+    assert begun == [(stopped.value.step, STEPS, 0.0)]
+    assert len(told) == 2 - stop_before // (STEPS + 1)
+    assert len(asked) == 2 * (STEPS + 1) - stop_before  # No step is taken twice.
     assert run.epochs == alone[1].epochs
     assert_identical(run.state, alone[1].state)
+    assert run.commits == ("a", "b")
     # And what is finished is only read.
-    (again,) = train(config(), ARRAYS, seeds=(3,), folder=tmp_path, should_stop=lambda _: True)
-    assert again.epochs == run.epochs
+    (again,) = train(
+        *(config(), ARRAYS), seeds=(3,), folder=tmp_path, commit="c", should_stop=lambda _: True
+    )
+    assert again.epochs == run.epochs and again.commits == ("a", "b")
     assert_identical(again.state, run.state)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes in the work only: 128 s or 44 s in a step, by its images, and 50 s in a test."""
+    clock = SimpleNamespace(now=0.0)
+    run, evaluate = Computations.run, Computations.evaluate
+
+    def timed_run(self, piece, *arguments):
+        clock.now += piece.count * piece.size
+        return run(self, piece, *arguments)
+
+    def timed_evaluate(self, progressing):
+        clock.now += 50
+        return evaluate(self, progressing)
+
+    monkeypatch.setattr(Computations, "run", timed_run)
+    monkeypatch.setattr(Computations, "evaluate", timed_evaluate)
+    timer = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr(in_memory_run, "time", timer)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("stop_before", "expected"),
+    [
+        # Each piece is expected to take as long as the last one like it.
+        (0, [0, 128, 0, 0, 128, 128, 44, 50]),
+        (2, [0, 0, 0, 128, 44, 50]),
+        (3, [0, 0, 128, 0, 50]),
+    ],
+)
+def test_the_time_left_is_that_of_whole_epochs(tmp_path, clock, stop_before, expected):
+    pieces = iter(range(100))
+    with pytest.raises(StoppedError):
+        train(
+            *(config(), ARRAYS),
+            folder=tmp_path,
+            should_stop=lambda seconds: next(pieces) == stop_before,
+        )
+    asked, told = [], []
+    train(
+        *(config(), ARRAYS),
+        folder=tmp_path,
+        on_epoch=told.append,
+        should_stop=lambda seconds: asked.append(seconds),
+    )
+    assert [progress.minutes_left for progress in told] == [pytest.approx(350 / 60), 0]
+    assert told[1].images_per_second == pytest.approx(1)
+    assert asked == expected
+
+
+def test_a_long_epoch_tells_of_its_steps_and_saves_them(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(in_memory_run, "_TELL_EVERY", 200)
+    saved, told = [], []
+
+    def look(seconds):
+        found = state_path(tmp_path, (0,))
+        saved.append(int(np.load(found)["state/step"]) if found.exists() else None)
+
+    train(config(), ARRAYS, folder=tmp_path, on_steps=told.append, should_stop=look)
+    # Every 120 s: after each step of 128, not after that of 44.
+    assert saved == [None, 1, 2, 2, 3, 4, 5, 5]
+    assert told == [(0, 3, 0.0), (2, 3, 128.0), (5, 3, 128.0)]
 
 
 def stopped_at_once(folder, c=None, arrays=ARRAYS):
@@ -237,36 +330,88 @@ def test_a_state_of_another_training_is_refused(tmp_path):
     relabelled = ARRAYS._replace(train_labels=ARRAYS.train_labels[::-1].copy())
     with pytest.raises(InputError, match="is of another training .images is"):
         train(config(), relabelled, folder=tmp_path)
+    path = state_path(tmp_path, (0,))
+    saved = dict(np.load(path))
+    facts = json.loads(str(saved["facts"]))
+    facts["identity"]["device"] = "TPU v5"
+    np.savez(tmp_path / "seeds-1.npz", **{**saved, "facts": np.asarray(json.dumps(facts))})
+    (tmp_path / "seeds-1.npz").rename(path)
+    with pytest.raises(InputError, match="device is 'TPU v5' there and 'cpu' here"):
+        train(config(), ARRAYS, folder=tmp_path)
+    np.savez(path, **saved)
     free = config()
     free.data.num_workers = 2
     stopped_at_once(tmp_path, free)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "encrypted", "empty"])
 def test_a_damaged_state_is_moved_aside(tmp_path, damage, caplog):
     stopped_at_once(tmp_path)
     path = state_path(tmp_path, (0,))
     content = bytearray(path.read_bytes())
-    if damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
+    if damage == "flipped":  # In an array's data.
+        weights = np.load(path)["state/params/classifier/kernel"].tobytes()
+        content[content.index(weights) + 9] ^= 0xFF
+    if damage == "encrypted":  # A flag of the first entry in the list at the end.
+        content[content.index(b"PK\x01\x02") + 8] ^= 1
     path.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
     stopped_at_once(tmp_path)
     assert "seeds-0.npz is damaged" in caplog.text
     assert path.with_name("seeds-0.npz.damaged").exists() and path.exists()
 
 
-def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
+def spoil(path, seed=...):
+    """Makes a weight of a saved state NaN, in a stack that of one seed."""
+    saved = dict(np.load(path))
+    saved["state/params/classifier/bias"][seed] = np.nan
+    np.savez(path, **saved)
+
+
+def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path, monkeypatch):
     stopped_at_once(tmp_path)
     path = state_path(tmp_path, (0,))
-    saved = dict(np.load(path))
-    saved["state/params/classifier/bias"][:] = np.nan
-    np.savez(path, **saved)
+    spoil(path)
     content = path.read_bytes()
-    with pytest.raises(
-        NotFiniteError, match="losses of seed 0 in epoch 1 are nan and nan: lower schedule"
-    ):
+    sentence = "loss of seed 0 is no longer finite in epoch 1: lower schedule"
+    with pytest.raises(NotFiniteError, match=sentence):
         train(config(), ARRAYS, folder=tmp_path)
     assert path.read_bytes() == content
+    # Nor within the epoch.
+    monkeypatch.setattr(in_memory_run, "_SAVE_EVERY", -1)
+    steps = []
+    with pytest.raises(NotFiniteError, match=sentence):
+        train(config(), ARRAYS, folder=tmp_path, should_stop=lambda seconds: steps.append(0))
+    assert len(steps) == 1 and path.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_a_seed_whose_loss_is_not_finite_takes_nothing_from_the_others(tmp_path):
+    with pytest.raises(StoppedError):
+        train(
+            *(config(), ARRAYS),
+            seeds=(0, 3),
+            stacked=True,
+            folder=tmp_path,
+            should_stop=lambda seconds: True,
+        )
+    spoil(state_path(tmp_path, (0, 3)), 0)
+    told = []
+    (run,) = train(
+        *(config(), ARRAYS), seeds=(0, 3), stacked=True, folder=tmp_path, on_epoch=told.append
+    )
+    assert run.config["seed"] == 3 and run.epochs[1].loss < run.epochs[0].loss
+    assert [epoch.is_finite for epoch in told[0].latest] == [False, True]
+
+
+def test_a_run_that_is_trained_again_has_the_new_network(alone, tmp_path):
+    for run in alone:
+        # With another seed only, so that the folder stays theirs.
+        write_run(tmp_path, run._replace(config=alone[0].config))
+        trained = TrainedModel(checkpoint_of(tmp_path, "latest"))
+        assert_identical(trained.variables["params"], run.state.params)
+        assert os.listdir(tmp_path / "checkpoints") == [str(2 * STEPS)]
+        losses = [r["loss"] for r in read_history(tmp_path) if r["kind"] == "train"]
+        assert losses == [epoch.loss for epoch in run.epochs]
 
 
 @pytest.mark.parametrize(
