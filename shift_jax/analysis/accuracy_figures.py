@@ -3,7 +3,8 @@
     python -m shift_jax.analysis.accuracy_figures --results=results/cifar100.csv \\
         --output=docs/pictures
 
-draws figure4.png and figure5.png: our runs in colour, the paper's in grey. Both are drawn over our
+draws figure4.png and figure5.png: our runs in colour, the paper's in grey, and beside them our runs
+of other schedules than the paper's. Both are drawn over our
 counts, and Figure 5 over true MACs; the paper's counter takes every convolution of a block at the
 block's input resolution.
 """
@@ -21,9 +22,9 @@ from absl import flags
 
 from shift_jax.analysis.pictures import save_picture
 from shift_jax.analysis.published import DEPTHS, cell_name, families
-from shift_jax.analysis.results_file import Result, read_results
+from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.sweep_cells import EPOCHS
-from shift_jax.analysis.trained_cells import trained_cells
+from shift_jax.analysis.trained_cells import rows_of_flag, trained_cells
 from shift_jax.errors import InputError
 from shift_jax.training import cli
 
@@ -38,10 +39,9 @@ _LINES = {"ShiftResNet": "-", "ResNet": "--"}
 _MARKERS = dict(zip(DEPTHS, "os^", strict=True))
 _PAPER_COLOR = "0.62"
 _NOTE = (
-    "The points of a line, from left to right, are those of E = 1, 3, 6 and 9. ResNet: the better "
-    "of two networks reduced\n"
-    "to the size of ShiftResNet-E, module-wise and net-wise; its last point is the ResNet that is "
-    "not reduced."
+    "The points of a line, from left to right: E = 1, 3, 6 and 9, where no other is written.\n"
+    "ResNet: the better of two networks reduced to the size of ShiftResNet-E, module-wise and\n"
+    "net-wise, where both were run; for E = 9 the ResNet that is not reduced."
 )
 
 
@@ -54,6 +54,7 @@ class Point(NamedTuple):
       top1: mean over the seeds.
       lowest: of the seeds.
       highest: likewise.
+      reduction: "module-wise" or "net-wise" where only one of the two was run.
     """
 
     params: int
@@ -61,6 +62,7 @@ class Point(NamedTuple):
     top1: float
     lowest: float
     highest: float
+    reduction: str = ""
 
 
 class Curve(NamedTuple):
@@ -70,13 +72,18 @@ class Curve(NamedTuple):
       family: "ShiftResNet" or "ResNet".
       depth: 20, 56 or 110.
       epochs: of the schedule; None for the paper's.
-      points: in the order of E.
+      points: of E = 1, 3, 6 and 9; None where nothing was run.
     """
 
     family: Literal["ShiftResNet", "ResNet"]
     depth: int
     epochs: float | None
-    points: tuple[Point, ...]
+    points: tuple[Point | None, ...]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it was trained as long as the paper's networks."""
+        return self.epochs in (None, EPOCHS)
 
 
 def paper_curves() -> list[Curve]:
@@ -110,11 +117,19 @@ def _curves(points: dict[str, Point], epochs: float | None) -> list[Curve]:
             for expansion in _EXPANSIONS[:-1]
         ]
         for family, choices in (("ShiftResNet", shift), ("ResNet", [*resnet, [f"resnet{depth}"]])):
-            found = [[points[name] for name in names if name in points] for names in choices]
-            best = tuple(max(some, key=lambda point: point.top1) for some in found if some)
-            if best:
-                curves.append(Curve(family, depth, epochs, best))
+            row = tuple(_better(points, names) for names in choices)
+            if any(row):
+                curves.append(Curve(family, depth, epochs, row))
     return curves
+
+
+def _better(points: dict[str, Point], names: Sequence[str]) -> Point | None:
+    found = {name: points[name] for name in names if name in points}
+    if not found:
+        return None
+    name, point = max(found.items(), key=lambda item: item[1].top1)
+    is_alone = len(found) < len(names)
+    return point._replace(reduction=f"{name.split('-')[1]}-wise") if is_alone else point
 
 
 def save_figure(
@@ -123,6 +138,9 @@ def save_figure(
     quantity: Literal["params", "macs"],
 ) -> None:
     """Draws curves of accuracy on a logarithmic axis of parameters or MACs.
+
+    Schedules of other lengths have a panel of their own beside, so that the axis of the paper's and
+    our full ones is not stretched.
 
     Args:
       path: where to write; the ending decides the format, such as .png, .svg or .pdf. A picture
@@ -137,12 +155,24 @@ def save_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5.6), dpi=150, layout="constrained")
+    others = [curve for curve in curves if not curve.is_full]
+    figure = Figure(figsize=(9.5 if others else 7, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    if others:
+        axes, beside = figure.subplots(1, 2, width_ratios=(2, 1))
+        _draw_beside(beside, others, quantity)
+    else:
+        axes = figure.add_subplot()
     for curve in curves:
-        _draw(axes, curve, quantity)
+        if curve.is_full:
+            _draw(axes, curve, quantity)
     _label(axes, quantity)
+    axes.margins(x=0.09)  # For the names of our points.
+    title = {
+        "params": "Figure 4: accuracy against parameters",
+        "macs": "Figure 5: accuracy against MACs",
+    }
+    figure.suptitle(title[quantity], x=0.01, ha="left", fontsize=12)
     figure.legend(
         handles=_legend(curves), loc="outside lower center", ncols=2, fontsize=9, frameon=False
     )
@@ -150,34 +180,60 @@ def save_figure(
 
 
 def _draw(axes: Axes, curve: Curve, quantity: str) -> None:
-    ours, full = curve.epochs is not None, curve.epochs in (None, EPOCHS)
+    ours = curve.epochs is not None
     color = _COLORS[curve.family] if ours else _PAPER_COLOR
-    x = [getattr(point, quantity) for point in curve.points]
-    y = [point.top1 for point in curve.points]
+    # Lines break at NaN, where a network was not run.
+    missing = Point(*[float("nan")] * 5)
+    points = [point or missing for point in curve.points]
+    ranges = [
+        (point.top1 - point.lowest, point.highest - point.top1)
+        if point.highest > point.lowest
+        else (float("nan"),) * 2
+        for point in points
+    ]
     axes.errorbar(
-        x,
-        y,
-        yerr=[
-            [point.top1 - point.lowest for point in curve.points],
-            [point.highest - point.top1 for point in curve.points],
-        ],
+        [getattr(point, quantity) for point in points],
+        [point.top1 for point in points],
+        yerr=list(zip(*ranges, strict=True)),
         color=color,
         linestyle=_LINES[curve.family],
         linewidth=1.6 if ours else 1.1,
         marker=_MARKERS[curve.depth],
         markersize=6 if ours else 4.5,
-        markerfacecolor=color if full else "white",
-        capsize=3 if any(point.highest > point.lowest for point in curve.points) else 0,
+        markerfacecolor=color if curve.is_full else "white",
+        # Wider than the markers, behind which a small range lies.
+        capsize=6,
     )
-    if not full:
-        axes.annotate(
-            f"{curve.epochs:g} ep.",
-            (x[-1], y[-1]),
-            xytext=(7, -3),
-            textcoords="offset points",
-            fontsize=8,
-            color=color,
-        )
+    for expansion, point in zip(_EXPANSIONS, curve.points, strict=True):
+        if point and (None in curve.points or point.reduction):
+            _name_point(axes, curve, point, expansion, quantity, color)
+
+
+def _name_point(
+    axes: Axes, curve: Curve, point: Point, expansion: int, quantity: str, color: str
+) -> None:
+    name = f"E = {expansion}" + ("" if curve.is_full else f", {curve.epochs:g} ep.")
+    axes.annotate(
+        "\n".join(filter(None, (point.reduction, name))),
+        (getattr(point, quantity), point.highest),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=color,
+    )
+
+
+def _draw_beside(axes: Axes, curves: Sequence[Curve], quantity: str) -> None:
+    """Draws the schedules of other lengths."""
+    for curve in curves:
+        _draw(axes, curve, quantity)
+    _label(axes, quantity)
+    sizes = [getattr(point, quantity) for curve in curves for point in curve.points if point]
+    axes.set_xlim(min(sizes) / 2, max(sizes) * 2)  # Room for the names, and for ticks.
+    axes.margins(y=0.15)
+    axes.set_title("Our runs of other\nnumbers of epochs", loc="left", fontsize=9)
+    axes.set(xlabel="", ylabel="")
 
 
 def _label(axes: Axes, quantity: str) -> None:
@@ -187,10 +243,6 @@ def _label(axes: Axes, quantity: str) -> None:
         "params": "Parameters (100 classes), logarithmic",
         "macs": "True multiply-accumulates (MACs) of one image, logarithmic",
     }
-    title = {
-        "params": "Figure 4: accuracy against parameters",
-        "macs": "Figure 5: accuracy against MACs",
-    }
     axes.set_xscale("log")
     axes.set_xlabel(name[quantity])
     axes.set_ylabel("CIFAR-100 test top-1, %")
@@ -198,8 +250,7 @@ def _label(axes: Axes, quantity: str) -> None:
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, linewidth=0.5)
-    axes.set_title(_NOTE, loc="left", fontsize=8)
-    axes.figure.suptitle(title[quantity], x=0.01, ha="left", fontsize=12)
+    axes.set_title(_NOTE, loc="left", fontsize=9)
 
 
 def _legend(curves: Sequence[Curve]) -> list[Line2D]:
@@ -216,12 +267,12 @@ def _legend(curves: Sequence[Curve]) -> list[Line2D]:
     style = {"color": "0.3", "linestyle": "none", "markersize": 5}
     for depth in sorted({curve.depth for curve in curves}):
         marks.append(Line2D([], [], marker=_MARKERS[depth], label=f"depth {depth}", **style))
-    short = sorted({c.epochs for c in curves if c.epochs not in (None, EPOCHS)})
+    short = sorted({curve.epochs for curve in curves if not curve.is_full})
     if short:
         epochs = re.sub(r", (\S+)$", r" or \1", ", ".join(f"{number:g}" for number in short))
         label = f"hollow: {epochs} epochs instead of {EPOCHS}"
         marks.append(Line2D([], [], marker="o", markerfacecolor="white", label=label, **style))
-    if any(point.highest > point.lowest for curve in curves for point in curve.points):
+    if any(p and p.highest > p.lowest for curve in curves for p in curve.points):
         label = "mean of the seeds, lowest and highest"
         marks.append(Line2D([], [], **{**style, "marker": "|", "markersize": 9}, label=label))
     empty = Line2D([], [], linestyle="none", label=" ")
@@ -259,7 +310,7 @@ def draw_both(results: Sequence[Result], folder: Path) -> None:
 
 def main() -> None:
     """Reads the flags and draws."""
-    draw_both(read_results(_RESULTS.value), Path(_OUTPUT.value))
+    draw_both(rows_of_flag(_RESULTS), Path(_OUTPUT.value))
 
 
 if __name__ == "__main__":

@@ -172,11 +172,12 @@ def direction_names(kernel_size: int) -> list[str]:
     """Returns short names of the k² directions in row-major order.
 
     Args:
-      kernel_size: with 3 the names are Figure 7's (T = top, M = mid, B = bottom, L = left,
-        R = right): "TL" looks up and left; with others they are "dy,dx" in steps, such as "-2,+1".
+      kernel_size: with 3 the names are of letters (T = top, B = bottom, L = left, R = right,
+        C = centre): "TL" looks up and left, "T" up; with others they are "dy,dx" in steps, such as
+        "-2,+1".
     """
     if kernel_size == 3:
-        return [row + column for row in "TMB" for column in "LMR"]
+        return ["TL", "T", "TR", "L", "C", "R", "BL", "B", "BR"]
     half = kernel_size // 2
     steps = [f"{step:+d}" if step else "0" for step in range(-half, half + 1)]
     return [f"{dy},{dx}" for dy in steps for dx in steps]

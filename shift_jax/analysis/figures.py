@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from shift_jax.analysis.contributions import (
     ModuleContributions,
@@ -36,6 +36,9 @@ from shift_jax.analysis.trained_network import TrainedNetwork, trained_network
 from shift_jax.errors import InputError, positive_int
 from shift_jax.training import cli
 from shift_jax.training.workdir import replace_file
+
+# Fewer images, or pixels for each channel of a group, give correlations by chance.
+_FEW = 100
 
 
 def draw_figures(
@@ -84,7 +87,14 @@ def draw_figures(
         count += len(images)
     matrices = correlations.matrices()
     pairs = redundant_pairs(chosen.shift_groups, matrices, threshold)
-    title = f"{count:,} images of {split}"
+    pixels = f"{correlations.count:,} pixels of {count:,} image{'s' * (count != 1)}"
+    title = f"{pixels} of {split}"
+    if are_few(count, correlations.count, chosen):
+        logging.warning(
+            "The correlations are those of %s, too few to tell redundant channels from chance: "
+            "give a larger --num_images.",
+            pixels,
+        )
     save_correlations(output / "figure8.png", chosen, matrices, network.name, title)
     print(f"{output / 'figure8.png'}: {_largest(matrices)}, on {title}")
     table = output / "redundant_pairs.csv"
@@ -94,6 +104,13 @@ def draw_figures(
         f"{table}: {len(pairs):,} of {possible:,} pairs have a correlation above {threshold:g} or "
         f"below -{threshold:g}"
     )
+
+
+def are_few(images: int, pixels: int, module: ModuleContributions) -> bool:
+    """Whether correlations of so many pixels of all images may be there by chance."""
+    largest = max(len(group) for group in module.shift_groups)
+    # Neighbouring pixels are much alike, so that many of few images are few too.
+    return images < _FEW or pixels < _FEW * largest
 
 
 def _strongest(contributions: ModuleContributions) -> str:

@@ -3,25 +3,30 @@
     python -m shift_jax.analysis.results_page --output=docs/results.md
 
 reads the runs on CIFAR-100 and CIFAR-10, --results=results/cifar100.csv and
---cifar10=results/cifar10.csv.
+--cifar10=results/cifar10.csv, and beside them the allocations that are not named ones,
+results/NAME.json.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from absl import flags
 
+from shift_jax.analysis.named_allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.analysis.published import Published, families
-from shift_jax.analysis.results_file import Result, read_results
+from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.run_tables import NOT_RUN, SWEEP, cost, markdown_table, run_tables, spread
 from shift_jax.analysis.sweep_cells import EPOCHS
-from shift_jax.analysis.trained_cells import TrainedCell, trained_cells
+from shift_jax.analysis.trained_cells import TrainedCell, rows_of_flag, trained_cells
+from shift_jax.errors import InputError
 from shift_jax.tasks.whole_file import whole_file
 from shift_jax.training import cli
+from shift_jax.weights.shipped import weights_named
 
 _LOW_POINTS = 1
 
@@ -47,14 +52,21 @@ decay 5e-4 on all parameters; random crops of 32×32 after padding by 4, and fli
   are those of the best test epoch.
 - Ours are those of the last epoch and, beside it, of the best one; with several seeds their mean ±
   sample standard deviation. Only runs of all {EPOCHS} epochs count here.
-- (low): more than {_LOW_POINTS} point below every published accuracy of the cell.
+- (low): more than {_LOW_POINTS} point below every published accuracy of the cell; of networks that
+  are reduced module-wise below the re-run alone, where there is one.
 - Minutes of wall time are those of all seeds together.
-- The authors' first code gave every block reduced module-wise a projection shortcut; in the re-run
-  and in ours it has none where the shape does not change.
 - Table 1 is shiftresnet56-3 and resnet56; Table 2 shiftresnet110-1, resnet110-net-1 and
   resnet110-module-1; Table 4 shiftresnet20-6, 56-6 and 110-6 and resnet20, 56 and 110.
 """
 
+_MODULE_WISE = """\
+The paper's networks of this table have 6 to 79 % more parameters (resnet20-module-1: 41,796 instead
+of 30,308): the authors' first code gave every reduced block a projection shortcut, the likely cause
+of the 40 % at depth 110. In the re-run and in ours it has none where the shape does not change.
+"""
+
+# Whose first module is that of the paper's Figures 7 and 8.
+_ANALYSED = "shiftresnet20-9.cifar100"
 _FIGURES = """\
 ![Figure 4: accuracy against parameters](pictures/figure4.png)
 
@@ -64,7 +76,27 @@ _FIGURES = """\
 """
 
 
-def results_page(cifar100: Sequence[Result], cifar10: Sequence[Result] = ()) -> str:
+_SECTION_4 = """\
+## Section 4: contributions and correlations
+
+Of the first CSC of {name}, a network that comes with the package: {source}; {top1:.2f} % test
+top-1. The redundant pairs of Section 4.1 are in
+[`redundant_pairs.csv`](pictures/redundant_pairs.csv).
+
+![Figure 7: contributions of the channels](pictures/figure7.png)
+
+![Figure 8: correlations within shift groups](pictures/figure8.png)
+
+`python -m shift_jax.analysis.figures --weights={name} --output=docs/pictures` draws both from the
+network and CIFAR-100's test images.
+"""
+
+
+def results_page(
+    cifar100: Sequence[Result],
+    cifar10: Sequence[Result] = (),
+    weights: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> str:
     """Returns the page as Markdown; of the same rows in any order it is the same.
 
     Rows of one network, schedule and seed are the exception: in a mean the last one counts.
@@ -72,11 +104,14 @@ def results_page(cifar100: Sequence[Result], cifar10: Sequence[Result] = ()) -> 
     Args:
       cifar100: rows of runs on CIFAR-100.
       cifar10: rows of runs on CIFAR-10.
+      weights: direction weights by name of allocations that are not named ones.
     """
-    parts = [_INTRODUCTION, *_table_5(cifar100, cifar10), _FIGURES]
-    parts += run_tables("CIFAR-100", "cifar100", cifar100)
+    analysed = weights_named(_ANALYSED)
+    section_4 = _SECTION_4.format(name=_ANALYSED, source=analysed.source, top1=100 * analysed.top1)
+    parts = [_INTRODUCTION, *_table_5(cifar100, cifar10), _FIGURES, section_4]
+    parts += run_tables("CIFAR-100", "cifar100", cifar100, weights)
     if cifar10:
-        parts += run_tables("CIFAR-10", "cifar10", cifar10)
+        parts += run_tables("CIFAR-10", "cifar10", cifar10, weights)
     return "\n".join(parts)
 
 
@@ -96,6 +131,8 @@ def _table_5(cifar100: Sequence[Result], cifar10: Sequence[Result]) -> list[str]
         rows = [_row(name, cells[name], ours.get(name), ours_10.get(name)) for name in cells]
         if rows:
             sections.append(f"### {title}\n\n{markdown_table(rows)}\n")
+        if any("-module-" in name and cells[name].cifar100 for name in cells):
+            sections.append(_MODULE_WISE)
     return sections
 
 
@@ -112,6 +149,8 @@ def _row(
     name: str, published: Published, cell: TrainedCell | None, cell_10: TrainedCell | None
 ) -> dict[str, str]:
     known, known_10 = (published.cifar100, published.rerun), (published.cifar10,)
+    if "-module-" in name and published.rerun is not None:
+        known = (published.rerun,)  # The paper's number is that of the projection shortcuts.
     return {
         "Network": name,
         "Paper": _printed(published.cifar100),
@@ -151,10 +190,24 @@ def save_page(path: str | os.PathLike[str], page: str) -> None:
         unfinished.write_text(page, encoding="utf-8")
 
 
+def _weights_beside(path: str, results: Iterable[Result]) -> dict[str, tuple[float, ...]]:
+    """The allocations of rows that are not named ones, from the files beside the rows' file."""
+    names = {run.allocation for run in results} - {"", *NAMED_ALLOCATIONS}
+    weights = {}
+    for name in sorted(names):
+        file = Path(path).parent / f"{name}.json"
+        if file.exists():
+            found, weights[name] = read_allocation(file)
+            if found != name:
+                raise InputError(f"{file} has the allocation {found!r}: name the file after it.")
+    return weights
+
+
 def main() -> None:
     """Reads the flags and writes the page."""
-    cifar100, cifar10 = read_results(_RESULTS.value), read_results(_CIFAR10.value)
-    save_page(_OUTPUT.value, results_page(cifar100, cifar10))
+    cifar100, cifar10 = rows_of_flag(_RESULTS), rows_of_flag(_CIFAR10)
+    weights = _weights_beside(_CIFAR10.value, cifar10) | _weights_beside(_RESULTS.value, cifar100)
+    save_page(_OUTPUT.value, results_page(cifar100, cifar10, weights))
     print(f"{_OUTPUT.value}: {len(cifar100)} runs on CIFAR-100, {len(cifar10)} on CIFAR-10.")
 
 

@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from shift_jax.analysis.allocation import NAMED_ALLOCATIONS
+from shift_jax.analysis.named_allocations import NAMED_ALLOCATIONS
 from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.sweep_cells import EPOCHS
 from shift_jax.analysis.trained_cells import TrainedCell, name_of, order, trained_cells
 
 SWEEP = "python -m shift_jax.analysis.sweep --table=5"
 NOT_RUN = "not run"
-_LEFT_ALIGNED = ("Network", "Allocation", "Device", "Commit")
+_LEFT_ALIGNED = ("Network", "Allocation", "Compared with", "Device", "Commit")
 _PAIRED = """\
 Networks of the same size, schedule and seeds: the difference of the means ± the sample standard
-deviation of the differences seed by seed. Allocations other than "cross" are JSON files beside the
-results, as `python -m shift_jax.analysis.allocation` writes them.
+deviation of the differences seed by seed. "uniform" is the paper's allocation; "even" leaves no
+channels over for the centre. `python -m shift_jax.analysis.allocation` writes those of a trained
+network.
 """
+_REPEAT = """\
+To repeat a run add `--results=` and `--workdir=` of your own, because what has a row in the results
+is not trained again.
+"""
+_EVEN = "even"
 
 
-def run_tables(title: str, dataset: str, results: Sequence[Result]) -> list[str]:
+def run_tables(
+    title: str,
+    dataset: str,
+    results: Sequence[Result],
+    weights: Mapping[str, Sequence[float]],
+) -> list[str]:
     """Returns four sections of Markdown.
 
     Args:
       title: the dataset's name in the headings.
       dataset: its name in commands.
       results: rows of its results file.
+      weights: direction weights of allocations that are not named ones, as far as they are known.
     """
     cells = trained_cells(results)
     in_order = sorted(results, key=lambda run: (*order(name_of(run)), -run.epochs, run.seed))
     others = sorted((c for c in cells if c.epochs != EPOCHS), key=lambda c: -c.epochs)
-    allocated = [_allocation_row(cell, cells) for cell in cells if cell.runs[0].allocation]
+    allocated = [cell for cell in cells if cell.runs[0].allocation]
+    rows = [row for cell in allocated for row in _allocation_rows(cell, cells)]
+    names = dict.fromkeys(cell.runs[0].allocation for cell in allocated)
+    listed = "\n".join(_weights_line(name, NAMED_ALLOCATIONS | {**weights}) for name in names)
     sections = {
         f"schedules of other lengths than {EPOCHS} epochs": markdown_table(
             map(_schedule_row, others)
         ),
         "shifts allocated otherwise than uniformly": allocated
-        and f"{_PAIRED}\n{markdown_table(allocated)}",
+        and f"{_PAIRED}\nWeights of the directions:\n\n{listed}\n\n{markdown_table(rows)}",
         "every run": markdown_table(map(_run_row, in_order)),
         "commands": cells
-        and "\n".join(["```sh", *(_command(dataset, cell) for cell in cells), "```"]),
+        and "\n".join([_REPEAT, "```sh", *(_command(dataset, cell) for cell in cells), "```"]),
     }
     return [f"## {title}: {name}\n\n{text or 'None yet.'}\n" for name, text in sections.items()]
 
@@ -57,19 +72,41 @@ def _schedule_row(cell: TrainedCell) -> dict[str, str]:
     }
 
 
-def _allocation_row(cell: TrainedCell, cells: Sequence[TrainedCell]) -> dict[str, str]:
-    """Compares an allocation with the uniform one over the seeds that both have."""
+def _weights_line(name: str, known: Mapping[str, Sequence[float] | None]) -> str:
+    weights = known.get(name)
+    if not weights:
+        return f"- {name}: weights unknown"
+    size = round(len(weights) ** 0.5)
+    rows = [weights[start : start + size] for start in range(0, len(weights), size)]
+    return f"- {name}: " + " / ".join(" ".join(f"{w:.4g}" for w in row) for row in rows)
+
+
+def _allocation_rows(cell: TrainedCell, cells: Sequence[TrainedCell]) -> list[dict[str, str]]:
+    """Compares an allocation with the uniform one and, where it was run, with the even one."""
     network, _, allocation = cell.name.partition("@")
-    uniform = {
+    rows = [_comparison(cell, cells, network, "uniform")]
+    even = f"{network}@{_EVEN}"
+    if allocation != _EVEN and any((c.name, c.epochs) == (even, cell.epochs) for c in cells):
+        rows.append(_comparison(cell, cells, even, _EVEN))
+    return rows
+
+
+def _comparison(
+    cell: TrainedCell, cells: Sequence[TrainedCell], baseline: str, title: str
+) -> dict[str, str]:
+    """Compares with the cell of another name over the seeds that both have."""
+    network, _, allocation = cell.name.partition("@")
+    others = {
         run.seed: run
         for other in cells
-        if (other.name, other.epochs) == (network, cell.epochs)
+        if (other.name, other.epochs) == (baseline, cell.epochs)
         for run in other.runs
     }
-    pairs = [(run, uniform[run.seed]) for run in cell.runs if run.seed in uniform]
+    pairs = [(run, others[run.seed]) for run in cell.runs if run.seed in others]
     row = {
         "Network": network,
         "Allocation": allocation,
+        "Compared with": title,
         "Epochs": f"{cell.epochs:g}",
         "Seeds": str(len(pairs) or len(cell.runs)),
     }
@@ -77,7 +114,7 @@ def _allocation_row(cell: TrainedCell, cells: Sequence[TrainedCell]) -> dict[str
         values = [(getattr(run, field), getattr(other, field)) for run, other in pairs]
         ours = [ours for ours, _ in values] or cell.values(field)
         row |= {
-            f"Uniform, {epoch}": spread([other for _, other in values]) or NOT_RUN,
+            f"That, {epoch}": spread([other for _, other in values]) or NOT_RUN,
             f"Allocated, {epoch}": spread(ours),
             f"Difference, {epoch}": spread([ours - other for ours, other in values], sign="+"),
         }

@@ -18,7 +18,7 @@ from shift_jax.analysis.pictures import save_picture
 from shift_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def save_contributions(
     _set_title(figure, heading, contributions, network)
     if contributions.kernel_size == 3:
         figure.supxlabel(
-            "Where the channels of a group look: T = top, M = mid, B = bottom, L = left, R = right",
+            "Where channels of a group look: T = top, B = bottom, L = left, R = right, C = centre",
             fontsize=9,
         )
     else:
@@ -91,7 +91,8 @@ def save_correlations(
     cells = zip(axes.flat, direction_names(size), contributions.shift_groups, matrices, strict=True)
     for cell, name, channels, matrix in cells:
         cell.set(xticks=[], yticks=[])
-        cell.set_title(name, fontsize=10 if size == 3 else 8, pad=3)
+        numbers = f": {_numbers(channels)}" if size == 3 and len(channels) > 1 else ""
+        cell.set_title(name + numbers, fontsize=9 if size == 3 else 8, pad=3)
         if len(channels) < 2:
             cell.set_facecolor("0.95")
             why = f"channel {channels[0]} alone" if channels.size else "none"
@@ -99,11 +100,6 @@ def save_correlations(
             cell.text(0.5, 0.5, why, transform=cell.transAxes, **style)
             continue
         cell.imshow(matrix, cmap=colors, vmin=-1, vmax=1, interpolation="nearest")
-        if size == 3:
-            ends = [0, len(channels) - 1]
-            cell.set(xticks=ends, yticks=ends)
-            cell.set_xticklabels(channels[ends], fontsize=8)
-            cell.set_yticklabels(channels[ends], fontsize=8)
     scale = ScalarMappable(Normalize(-1, 1), colors)
     bar = figure.colorbar(scale, ax=axes, fraction=0.04, shrink=0.6, ticks=[-1, -0.5, 0, 0.5, 1])
     bar.set_label("correlation", fontsize=10)
@@ -111,9 +107,17 @@ def save_correlations(
     _set_title(figure, heading, contributions, network)
     constant = sum(int(np.isnan(matrix.diagonal()).sum()) for matrix in matrices)
     note = f"; grey: {constant} whose activations are constant" if constant else ""
-    numbered = " (the first and the last numbered)" if size == 3 else ""
-    figure.supxlabel(f"Channels of each group{numbered}, over {images}{note}", fontsize=9)
+    numbered = " by direction, with their numbers" if size == 3 else ""
+    figure.supxlabel(f"Channels of each group{numbered}; over {images}{note}", fontsize=9)
     save_picture(figure, path)
+
+
+def _numbers(channels: Int[np.ndarray, " n"]) -> str:
+    """Channels of a group in short: "0–4", of the centre with those left over "20–24, 45–47"."""
+    runs = np.split(channels, np.flatnonzero(np.diff(channels) > 1) + 1)
+    if len(runs) > 2:  # Interleaved.
+        return f"{channels[0]}, {channels[1]} … {channels[-1]}"
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _new_figure(contributions: ModuleContributions, height: float) -> Figure:
@@ -186,7 +190,7 @@ def _draw_map(axes: Axes, contributions: ModuleContributions) -> None:
         )
     steps = direction_names(size)
     if size == 3:
-        rows, columns = ["T", "M", "B"], ["L", "M", "R"]
+        rows, columns = ["T", "C", "B"], ["L", "C", "R"]
     else:
         columns = [name.split(",")[1] for name in steps[:size]]
         rows = columns

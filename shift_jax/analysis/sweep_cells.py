@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shift_jax.analysis.named_allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.analysis.published import cell_name
 from shift_jax.errors import InputError, check_choice, did_you_mean
 from shift_jax.models import create_model, list_models, model_record
@@ -242,41 +242,14 @@ def _default_expansion(model: str) -> float | None:
 def _allocation(text: str) -> tuple[str, tuple[float, ...] | None]:
     """The name and the weights of what follows an "@"; "" and None if that is the uniform one."""
     if text.endswith(".json"):
-        return _read_allocation(Path(text))
-    if text not in (known := _named_allocations()):
+        return read_allocation(Path(text))
+    if text not in NAMED_ALLOCATIONS:
         raise InputError(
-            f"There is no allocation {text!r}, expected {', '.join(known)} or a file such as "
-            f"alloc.json.{did_you_mean(text, known)}"
+            f"There is no allocation {text!r}, expected {', '.join(NAMED_ALLOCATIONS)} or a file "
+            f"such as alloc.json.{did_you_mean(text, NAMED_ALLOCATIONS)}"
         )
-    weights = known[text]
+    weights = NAMED_ALLOCATIONS[text]
     return ("", None) if weights is None else (text, tuple(map(float, weights)))
-
-
-def _named_allocations() -> dict[str, tuple[float, ...] | None]:
-    # Here, because it imports what commands do.
-    from shift_jax.analysis.allocation import NAMED_ALLOCATIONS
-
-    return NAMED_ALLOCATIONS
-
-
-def _read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
-    try:
-        content = json.loads(path.read_text())
-        name, weights = content["name"], tuple(map(float, content["direction_weights"]))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name another file.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no allocation: expected JSON with a name and direction_weights, as "
-            "python -m shift_jax.analysis.allocation writes."
-        ) from error
-    if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
-        raise InputError(f"{path} has the name {name!r}, expected letters, digits and underscores.")
-    if name in _named_allocations():
-        raise InputError(
-            f"{path} has the name {name!r}, which another allocation has: give it one of its own."
-        )
-    return name, weights
 
 
 def _reduced(depths: Sequence[int]) -> list[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from absl import flags
+
 from shift_jax.analysis.published import cell_name, families
-from shift_jax.analysis.results_file import Result
+from shift_jax.analysis.results_file import Result, read_results
+from shift_jax.errors import InputError
 
 
 class TrainedCell(NamedTuple):
@@ -35,6 +39,19 @@ class TrainedCell(NamedTuple):
     def mean(self, field: str) -> float:
         """Returns the mean of one field of `Result` over the runs."""
         return statistics.mean(self.values(field))
+
+
+def rows_of_flag(flag: flags.FlagHolder[str]) -> list[Result]:
+    """Returns the rows of the results file that a flag names; only its default may be absent.
+
+    Raises:
+      InputError: a file that was named is not there, or what `read_results` refuses.
+    """
+    if flag.present and not Path(flag.value).exists():
+        raise InputError(
+            f"--{flag.name}={flag.value} is not there: name the results file of a sweep."
+        )
+    return read_results(flag.value)
 
 
 def trained_cells(results: Iterable[Result]) -> list[TrainedCell]:

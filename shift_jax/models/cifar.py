@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 
-from shift_jax import ops
 from shift_jax.errors import InputError, check_choice
-from shift_jax.layers import batch_norm, middle_channels
+from shift_jax.layers import ShiftConv, batch_norm, middle_channels
 from shift_jax.models.blocks import ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -150,7 +149,8 @@ def shiftresnet(
     """
     middle_channels(expansion, 16)  # Fails here and not when the network is first used.
     if direction_weights is not None:
-        ops.allocate_offsets(1, kernel_size, direction_weights)  # Likewise.
+        shift = ShiftConv(1, kernel_size, order=order, direction_weights=direction_weights)
+        shift.channel_offsets(1)  # Likewise.
     block = shift_module(
         module,
         expansion=expansion,

@@ -113,7 +113,10 @@ def _check_sizes(channels: int, kernel_size: int, dilation: int) -> tuple[int, i
 def _exact_weights(weights: Sequence[float], kernel_size: int) -> list[Fraction]:
     """The weights as fractions, whose remainders are equal where the weights are."""
     try:
-        exact = [Fraction(weight) for weight in np.asarray(weights, float).tolist()]
+        # Texts that look like numbers are none.
+        is_text = np.asarray(weights).dtype.kind not in "biufO"
+        numbers = [] if is_text else np.asarray(weights, float).tolist()
+        exact = [Fraction(weight) for weight in numbers]
     except (TypeError, ValueError, OverflowError):  # No numbers in a row, NaN or infinite.
         exact = []
     if len(exact) != kernel_size**2 or min(exact) < 0 or not any(exact):

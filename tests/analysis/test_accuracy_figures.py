@@ -62,7 +62,8 @@ def test_ours_are_means_of_the_last_epoch():
     curves = by_name(
         our_curves([run("shiftresnet20", 3.0, top1, seed=i) for i, top1 in enumerate((60, 61, 65))])
     )
-    assert curves == {("ShiftResNet", 20, 164): (Point(1000, 100_000, 62, 60, 65),)}
+    point = Point(1000, 100_000, 62, 60, 65)
+    assert curves == {("ShiftResNet", 20, 164): (None, point, None, None)}
 
 
 def test_ours_have_the_better_of_two_reductions_and_stand_in_order():
@@ -78,14 +79,29 @@ def test_ours_have_the_better_of_two_reductions_and_stand_in_order():
         )
     )
     (points,) = curves.values()
-    assert [(point.params, point.top1) for point in points] == [(1, 51), (4, 60), (9, 66)]
+    # None where nothing was run, so that no line joins what lies around it.
+    assert [point and (point.params, point.top1) for point in points] == [
+        *((1, 51), (4, 60), None, (9, 66))
+    ]
+
+
+def test_one_of_two_reductions_is_not_the_better_one():
+    results = [
+        run("resnet20", 1.0, 51.0, reduction="module"),
+        run("resnet20", 3.0, 60.0, reduction="net"),
+        run("resnet20", 6.0, 64.0, reduction="net"),
+        run("resnet20", 6.0, 63.0, reduction="module"),
+        run("resnet20", None, 66.0),
+    ]
+    (points,) = by_name(our_curves(results)).values()
+    assert [point.reduction for point in points] == ["module-wise", "net-wise", "", ""]
 
 
 def test_each_schedule_has_its_curve():
     curves = our_curves(
         [run("shiftresnet20", 1.0, 55.0), run("shiftresnet20", 1.0, 30.0, epochs=8.0)]
     )
-    assert [(c.epochs, [p.top1 for p in c.points]) for c in curves] == [(8, [30]), (164, [55])]
+    assert [(c.epochs, c.points[0].top1) for c in curves] == [(8, 30), (164, 55)]
 
 
 def test_other_networks_are_left_out():
@@ -127,11 +143,25 @@ def test_the_legend_tells_what_is_there(tmp_path):
         "ShiftResNet, ours, last epoch",
         "ResNet, ours, last epoch",
         "hollow: 8 or 12 epochs instead of 164",
-        "8 ep.",
-        "12 ep.",
+        "E = 1",
+        "E = 1, 8 ep.",
+        "E = 1, 12 ep.",
+        "net-wise",
+        "Our runs of other",
         "mean of the seeds, lowest and highest",
         "True multiply-accumulates (MACs) of one image, logarithmic",
     }
+
+
+def test_points_of_a_whole_row_need_no_name(tmp_path):
+    whole = [run("shiftresnet20", float(e), 50.0 + e, params=1000 * e) for e in (1, 3, 6, 9)]
+    assert not any(text.startswith("E =") for text in svg_texts(tmp_path / "a.svg", whole))
+
+
+def test_short_schedules_do_not_stretch_the_axis(tmp_path):
+    texts = svg_texts(tmp_path / "a.svg", [run("shiftresnet20", 1.0, 20.0, epochs=4.0)])
+    # Of the axis from 52 to 74; that of the short ones has no 30 either.
+    assert "55" in texts and "30" not in texts
 
 
 def pixels(path, color):

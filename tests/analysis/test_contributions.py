@@ -113,7 +113,7 @@ def test_channels_are_ranked_within_their_groups(modules):
 
 
 def test_names_of_directions():
-    assert direction_names(3) == ["TL", "TM", "TR", "ML", "MM", "MR", "BL", "BM", "BR"]
+    assert direction_names(3) == ["TL", "T", "TR", "L", "C", "R", "BL", "B", "BR"]
     names = direction_names(5)
     assert (names[0], names[12], names[13], names[24]) == ("-2,-2", "0,0", "0,+1", "+2,+2")
 

@@ -11,12 +11,13 @@ from PIL import Image
 from configs import quickstart
 from shift_jax.analysis.contributions import channel_contributions, direction_map, find_module
 from shift_jax.analysis.correlations import shifted_activations
-from shift_jax.analysis.figures import draw_figures
+from shift_jax.analysis.figures import are_few, draw_figures
 from shift_jax.analysis.pictures import save_picture
 from shift_jax.analysis.shift_figures import save_contributions, save_correlations
 from shift_jax.analysis.trained_network import trained_network
 from shift_jax.data import UnreadableImage, load_source
 from shift_jax.errors import InputError
+from shift_jax.ops import shift_offsets
 from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.workdir import as_dict, claim_workdir
 from tests.models.small import random_variables, small_model
@@ -64,7 +65,8 @@ def test_pairs_are_those_of_the_test_images(digits, drawn):
     for pair, row in found.items():
         assert float(row["correlation"]) == pytest.approx(pairs[pair], abs=1e-4)
         assert [int(row["dy"]), int(row["dx"])] == offsets[pair[0]].tolist()
-        assert row["direction"] == "TMB"[int(row["dy"]) + 1] + "LMR"[int(row["dx"]) + 1]
+        step = "T B"[int(row["dy"]) + 1] + "L R"[int(row["dx"]) + 1]
+        assert row["direction"] == (step.replace(" ", "") or "C")
         assert row["layer"] == "group1_block1/conv2"
     values = [abs(float(row["correlation"])) for row in rows]
     assert values == sorted(values, reverse=True)
@@ -92,7 +94,8 @@ def test_a_run_gives_what_its_weights_give(drawn, make_run, capsys):
     table = "redundant_pairs.csv"
     assert (run / table).read_text() == (drawn / table).read_text()
     printed = capsys.readouterr().out
-    assert "100 images of test" in printed and printed.count("\n") == 3
+    # Of 8 × 8 each.
+    assert "6,400 pixels of 100 images of test" in printed and printed.count("\n") == 3
     # A second time it replaces them.
     draw_figures(trained_network(str(run), None), run, module="group3_block1", num_images=40)
     assert (run / table).read_text() != (drawn / table).read_text()
@@ -117,7 +120,7 @@ def test_figure_7_shows_the_map(digits, tmp_path):
     means = direction_map(contributions)
     for value in (means / means.max()).ravel():
         assert f"<!-- {value:.2f} -->" in text
-    for name in ("TL", "MM", "BR", "Channels, ranked in each group"):
+    for name in ("TL", "C", "BR", "Channels, ranked in each group"):
         assert f"<!-- {name} -->" in text
     assert "shiftresnet20.digits, group1_block1/conv2 (16 → 48 → 16 channels)" in text
 
@@ -242,6 +245,31 @@ def test_pictures_are_whole_or_not_there(tmp_path):
     assert names(tmp_path) == ["a.png"]
 
 
+def test_groups_are_numbered(digits, tmp_path):
+    contributions = find_module(
+        channel_contributions(digits.model, digits.variables, (8, 8, 1)), None
+    )
+
+    def titles(contributions):
+        matrices = [np.eye(len(group)) for group in contributions.shift_groups]
+        save_correlations(tmp_path / "figure8.svg", contributions, matrices, "", "")
+        return (tmp_path / "figure8.svg").read_text()
+
+    grouped = titles(contributions)
+    # The centre has the channels left over too.
+    for title in ("TL: 0–4", "C: 20–24, 45–47", "BR: 40–44"):
+        assert f"<!-- {title} -->" in grouped
+    interleaved = titles(contributions._replace(offsets=shift_offsets(48, order="interleaved")))
+    assert "<!-- TL: 0, 9 … 36 -->" in interleaved
+
+
+def test_few_images_or_pixels(digits):
+    module = find_module(channel_contributions(digits.model, digits.variables, (8, 8, 1)), None)
+    assert max(len(group) for group in module.shift_groups) == 8
+    assert are_few(99, 10**6, module) and are_few(1000, 799, module)
+    assert not are_few(100, 800, module)
+
+
 def test_command(tmp_path):
     command = [sys.executable, "-m", "shift_jax.analysis.figures", f"--weights={DIGITS}"]
     command += ["--num_images=20", f"--output={tmp_path}"]
@@ -251,3 +279,4 @@ def test_command(tmp_path):
         str(tmp_path / name) for name in FILES
     ]
     assert names(tmp_path) == FILES
+    assert "of 1,280 pixels of 20 images, too few to tell" in done.stderr

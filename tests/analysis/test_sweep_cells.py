@@ -133,9 +133,10 @@ def test_two_allocations_of_one_name_are_refused(tmp_path):
         ("[1]", "is no allocation"),
         ('{"name": "x"}', "is no allocation"),
         ('{"name": "x", "direction_weights": 3}', "is no allocation"),
-        ('{"name": "a/b", "direction_weights": [1]}', "has the name 'a/b', expected letters"),
-        ('{"name": "cross", "direction_weights": [1]}', "has the name 'cross', which another"),
-        ('{"name": "uniform", "direction_weights": [1]}', "has the name 'uniform', which another"),
+        ('{"name": "x", "direction_weights": "010111010"}', "is no allocation"),
+        ('{"name": "a/b", "direction_weights": [1]}', "name is 'a/b', expected letters"),
+        ('{"name": "cross", "direction_weights": [1]}', "name is 'cross', which a built-in"),
+        ('{"name": "uniform", "direction_weights": [1]}', "name is 'uniform', which a built-in"),
     ],
 )
 def test_bad_allocation_files(tmp_path, content, sentence):

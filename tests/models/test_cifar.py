@@ -128,3 +128,5 @@ def test_an_allocation_may_come_from_a_json_config():
 def test_a_bad_allocation_fails_before_the_network_is_used():
     with pytest.raises(InputError, match="expected 25 numbers of 0 or more"):
         create_model("shiftresnet20", kernel_size=5, direction_weights=(1,) * 9)
+    with pytest.raises(InputError, match="order is 'interleaved', but direction_weights"):
+        create_model("shiftresnet20", order="interleaved", direction_weights=CROSS)

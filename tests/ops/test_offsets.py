@@ -119,6 +119,7 @@ def test_equal_weights_are_the_uniform_allocation_where_no_channel_is_left_over(
         (float("inf"), *(1,) * 8),
         np.ones((3, 3)),
         "cross",
+        ["1"] * 9,
         None,
     ],
 )
