@@ -79,16 +79,16 @@ _FIGURES = """\
 _SECTION_4 = """\
 ## Section 4: contributions and correlations
 
-Of the first CSC of {name}, a network that comes with the package: {source}; {top1:.2f} % test
-top-1. The redundant pairs of Section 4.1 are in
-[`redundant_pairs.csv`](pictures/redundant_pairs.csv).
+Of the first CSC of `{name}`, which comes with the package:
+{source}; {top1:.2f} % test top-1.
 
 ![Figure 7: contributions of the channels](pictures/figure7.png)
 
 ![Figure 8: correlations within shift groups](pictures/figure8.png)
 
-`python -m shift_jax.analysis.figures --weights={name} --output=docs/pictures` draws both from the
-network and CIFAR-100's test images.
+`python -m shift_jax.analysis.figures --weights={name} --output=docs/pictures`
+draws both from the network and 1,000 of CIFAR-100's test images, and writes Section 4.1's redundant
+pairs to [`redundant_pairs.csv`](pictures/redundant_pairs.csv).
 """
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from shift_jax.analysis.named_allocations import NAMED_ALLOCATIONS
+from shift_jax.analysis.published import families
 from shift_jax.analysis.results_file import Result
 from shift_jax.analysis.sweep_cells import EPOCHS
 from shift_jax.analysis.trained_cells import TrainedCell, name_of, order, trained_cells
@@ -41,6 +42,11 @@ def run_tables(
       weights: direction weights of allocations that are not named ones, as far as they are known.
     """
     cells = trained_cells(results)
+    published = {
+        name: getattr(known, dataset)
+        for family in families()
+        for name, known in family.cells.items()
+    }
     in_order = sorted(results, key=lambda run: (*order(name_of(run)), -run.epochs, run.seed))
     others = sorted((c for c in cells if c.epochs != EPOCHS), key=lambda c: -c.epochs)
     allocated = [cell for cell in cells if cell.runs[0].allocation]
@@ -49,7 +55,7 @@ def run_tables(
     listed = "\n".join(_weights_line(name, NAMED_ALLOCATIONS | {**weights}) for name in names)
     sections = {
         f"schedules of other lengths than {EPOCHS} epochs": markdown_table(
-            map(_schedule_row, others)
+            _schedule_row(cell, published) for cell in others
         ),
         "shifts allocated otherwise than uniformly": allocated
         and f"{_PAIRED}\nWeights of the directions:\n\n{listed}\n\n{markdown_table(rows)}",
@@ -60,9 +66,11 @@ def run_tables(
     return [f"## {title}: {name}\n\n{text or 'None yet.'}\n" for name, text in sections.items()]
 
 
-def _schedule_row(cell: TrainedCell) -> dict[str, str]:
+def _schedule_row(cell: TrainedCell, published: Mapping[str, float | None]) -> dict[str, str]:
+    paper = published.get(cell.name)
     return {
         "Network": cell.name,
+        f"Paper, {EPOCHS} epochs": "–" if paper is None else f"{paper:.2f}",
         "Epochs": f"{cell.epochs:g}",
         "Params": f"{cell.runs[-1].params:,}",
         "MACs": f"{cell.runs[-1].macs:,}",
