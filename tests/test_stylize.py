@@ -81,7 +81,7 @@ def shipped_styles(tmp_path, monkeypatch):
     for seed, tag in enumerate(("mosaic", "wave")):
         path = folder / f"{NAME}.{tag}.safetensors"
         rounded = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), style_variables(seed))
-        write_safetensors(path, rounded, {})
+        write_safetensors(path, rounded, {"config": "{}"})
         record = {
             "arguments": {},
             "num_classes": None,

@@ -7,7 +7,12 @@ from shift_jax import load_pretrained
 from shift_jax.errors import InputError
 from shift_jax.models import model_record
 from shift_jax.weights import shipped
-from shift_jax.weights.shipped import find_weights, list_pretrained, shipped_weights
+from shift_jax.weights.shipped import (
+    find_weights,
+    list_pretrained,
+    shipped_weights,
+    weights_named,
+)
 
 
 def test_the_digits_network_has_the_accuracy_of_its_record():
@@ -23,14 +28,30 @@ def test_the_digits_network_has_the_accuracy_of_its_record():
 
 
 def test_records_of_shipped_files():
-    assert list_pretrained("shiftresnet*") == ["shiftresnet20.digits"]
+    assert list_pretrained("shiftresnet*") == [
+        "shiftresnet20-3.cifar100",
+        "shiftresnet20-9.cifar100",
+        "shiftresnet20.digits",
+    ]
     for record in shipped_weights():
         assert record.licence and record.source and record.trained_on and record.recipe
         if record.num_classes is None:
             assert record.top1 is None and not record.evaluated_on
         else:
             assert 0 < record.top1 <= 1 and record.evaluated_on
-        load_pretrained(record.model, record.tag)
+        load_pretrained(record.model, record.tag, **record.arguments)
+        assert record.path.stat().st_size < 1_200_000
+        assert weights_named(record.name) is record
+
+
+def test_arguments_choose_among_weights_of_one_tag():
+    for expansion, channels in ((3, 48), (9, 144)):
+        model, variables = load_pretrained("shiftresnet20", expansion=expansion, tag="cifar100")
+        assert model.num_classes == 100
+        block = variables["params"]["group1_block1"]
+        assert block["conv1"]["kernel"].shape == (16, channels)
+    with pytest.raises(InputError, match="2 trained weights: choose among .* expansion=9.0"):
+        load_pretrained("shiftresnet20", tag="cifar100")
 
 
 def test_features_of_a_trained_network():

@@ -108,6 +108,20 @@ def test_shipped_weights_have_the_accuracy_of_their_record(tmp_path, monkeypatch
     assert json.loads((tmp_path / "train.json").read_text())["split"] == "train"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("expansion", [3, 9])
+def test_shipped_weights_of_cifar100_have_the_accuracy_of_their_record(
+    expansion, shared_data, tmp_path
+):
+    name = f"shiftresnet20-{expansion}.cifar100"
+    record = evaluate_and_report(
+        weights=name, data_dir=str(shared_data / "tfds"), output=tmp_path / "metrics.json"
+    )
+    assert record["examples"] == 10_000
+    tolerance = 0 if jax.default_backend() == "cpu" else 2
+    assert abs(record["top1"] - weights_named(name).top1) <= tolerance / 10_000 + 1e-12
+
+
 def test_a_run_without_a_checkpoint_yet(tmp_path):
     (tmp_path / "config.json").write_text('{"task": "classification"}')
     with pytest.raises(InputError, match="There is no checkpoint in"):
