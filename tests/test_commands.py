@@ -132,7 +132,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "error: Give either --workdir"),
+        ([], "error: Give one of --workdir"),
         (["--workdir=nowhere"], "error: nowhere is not the workdir of a run"),
         (["--which=newest", "--workdir=nowhere"], "error: .*which.*latest"),
     ],
