@@ -32,7 +32,7 @@ quickstart: venv
 	$(BIN)/python -m shift_jax.analysis.report --workdir=$(WORKDIR)
 
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow

@@ -15,9 +15,6 @@ from shift_jax.training.evaluation import checkpoint_of
 from shift_jax.training.loop import train
 from tests.tasks.faces import faces_config, write_faces
 
-# On one worker, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("verify")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -101,6 +101,7 @@ def test_a_run_gives_what_its_weights_give(drawn, make_run, capsys):
     assert (run / table).read_text() != (drawn / table).read_text()
 
 
+@pytest.mark.slow
 def test_figure_7_needs_no_dataset(make_run, tmp_path):
     network = trained_network(
         str(make_run(name="folder", image_size=8)), None, data_dir=str(tmp_path / "gone")

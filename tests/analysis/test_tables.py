@@ -10,9 +10,6 @@ from shift_jax.analysis.table_parts import agreement
 from shift_jax.analysis.tables import as_json, as_text, paper_tables
 from shift_jax.errors import InputError
 
-# On one worker, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("tables")
-
 # Parameters for 10 and 100 classes, true MACs, the paper's counter.
 CIFAR = {
     "ShiftResNet20-1": (34906, 40756, 5948032, 12255232),

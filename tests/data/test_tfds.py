@@ -21,9 +21,6 @@ from shift_jax.data import (
 )
 from shift_jax.errors import InputError
 
-# On one worker, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("tfds")
-
 
 class TinyDigits(tfds.core.GeneratorBasedBuilder):
     """Grey 6x6 images; example i of a split has the value i and the label i % 2."""

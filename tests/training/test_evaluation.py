@@ -13,9 +13,6 @@ from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
 from shift_jax.weights.shipped import weights_named
 
-# On one worker, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 @pytest.mark.parametrize(
     "batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (7, 512)] + [104]

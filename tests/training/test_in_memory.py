@@ -27,9 +27,6 @@ from shift_jax.training.workdir import read_history
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 
-# On one worker, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("in_memory")
-
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
