@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from shift_jax.errors import InputError
 from shift_jax.layers import CSC
-from shift_jax.ops import shift_conv, shift_offsets
+from shift_jax.ops import shift_conv
 from shift_jax.ops.fused import call, tpu_plan
 
 # (B, H, W), D, C, N, k, stride; the second one is padded by the stride.
@@ -70,23 +70,20 @@ def test_is_the_two_convolutions_one_after_the_other(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("budget", ["whole image", "strips"])
 def test_in_the_tpu_kernel(shape, budget, monkeypatch):
-    if budget == "strips":
-        least = next(
-            size for size in range(10, 24) if _plans_of(shape, 2**size, monkeypatch) is not None
-        )
-        monkeypatch.setattr(tpu_plan, "_VMEM_BYTES", 2**least // 2)
     arrays = arguments(shape)
-    with call.INTERPRET(True):
-        y = module(shape, *arrays, implementation="pallas_tpu")
+    # The smallest memory that suffices, or all of it.
+    sizes = range(10, 24) if budget == "strips" else [None]
+    for size in sizes:
+        if size is not None:
+            monkeypatch.setattr(tpu_plan, "_VMEM_BYTES", 2**size)
+        jax.clear_caches()  # Plans are made when a call is compiled.
+        try:
+            with call.INTERPRET(True):
+                y = module(shape, *arrays, implementation="pallas_tpu")
+            break
+        except InputError:
+            continue
     assert_allclose(y, two_steps(shape, *arrays), rtol=1e-5, atol=1e-5)
-
-
-def _plans_of(shape, budget, monkeypatch):
-    (batch, height, width), _, channels, features, k, stride = shape
-    monkeypatch.setattr(tpu_plan, "_VMEM_BYTES", budget)
-    offsets = tuple(map(tuple, shift_offsets(channels, k).tolist()))
-    problem = tpu_plan.Problem.of(height, width, offsets, stride)
-    return tpu_plan.make_plan(batch, problem, features, 4, wide_buffers=3)
 
 
 def test_a_module_is_one_kernel_in_inference():
