@@ -34,8 +34,9 @@ class Result(NamedTuple):
       last_top1: test top-1 after the last epoch, in percent.
       best_top1: that of the best epoch, in percent.
       epochs: trained; the paper's recipe has 164.
-      minutes: of wall time that the run took, compilation and evaluation included; of runs trained
-        at the same time, each has an equal share.
+      minutes: that the run took, compilation and evaluation included, of wall time on an
+        accelerator and of CPU time on a CPU; of runs trained at the same time, each has an equal
+        share.
       device: what it ran on.
       commit: of the code, with a "+" where that was changed; "one/another" of a run that went on
         with other code than it began with.

@@ -54,7 +54,7 @@ decay 5e-4 on all parameters; random crops of 32×32 after padding by 4, and fli
   sample standard deviation. Only runs of all {EPOCHS} epochs count here.
 - (low): more than {_LOW_POINTS} point below every published accuracy of the cell; of networks that
   are reduced module-wise below the re-run alone, where there is one.
-- Minutes of wall time are those of all seeds together.
+- Minutes are those of all seeds together: of CPU time on CPUs, of wall time elsewhere.
 - Table 1 is shiftresnet56-3 and resnet56; Table 2 shiftresnet110-1, resnet110-net-1 and
   resnet110-module-1; Table 4 shiftresnet20-6, 56-6 and 110-6 and resnet20, 56 and 110.
 """

@@ -50,8 +50,9 @@ class Trained(NamedTuple):
       config: plain JSON values, with this seed.
       state: after the last step.
       epochs: all of them, in order.
-      minutes: of wall time, compilation and evaluation included; of seeds trained at the same
-        time, each has an equal share.
+      minutes: compilation and evaluation included, of wall time on an accelerator and of this
+        process's CPU time on a CPU, which other work beside it does not change; of seeds trained
+        at the same time, each has an equal share.
       commits: of the code that trained it, the first one first.
     """
 
@@ -137,7 +138,10 @@ class Run:
             "images": checksum,
             "device": jax.devices()[0].device_kind,
         }
-        self.began = self.saved_at = self.told_at = time.perf_counter()
+        self.saved_at = self.told_at = time.perf_counter()
+        on_cpu = jax.devices()[0].platform == "cpu"
+        self.clock = time.process_time if on_cpu else time.perf_counter
+        self.began = self.clock()
         self.earlier_seconds = 0.0
         # Seconds that a piece of each kind, and the evaluation, took when it last was computed.
         self.lasted: dict[object, float] = {}
@@ -240,7 +244,7 @@ class Run:
             )
 
     def _seconds(self) -> float:
-        return self.earlier_seconds + time.perf_counter() - self.began
+        return self.earlier_seconds + self.clock() - self.began
 
     def _save_within_epoch(self) -> None:
         # What is not finite would be of no use, to go on from.
