@@ -268,7 +268,7 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(Computations, "run", timed_run)
     monkeypatch.setattr(Computations, "evaluate", timed_evaluate)
-    timer = SimpleNamespace(perf_counter=lambda: clock.now)
+    timer = SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.now)
     monkeypatch.setattr(in_memory_run, "time", timer)
     return clock
 
