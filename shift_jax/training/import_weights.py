@@ -27,7 +27,7 @@ from shift_jax.training.workdir import claim_workdir
 from shift_jax.weights import convert
 from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
-from shift_jax.weights.torch_file import read_torch
+from shift_jax.weights.torch.file import read_torch
 from shift_jax.weights.torch_names import layout_of
 
 _CIFAR = {10: "cifar10", 100: "cifar100"}

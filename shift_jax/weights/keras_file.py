@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shift_jax.errors import InputError
-from shift_jax.weights.torch_archive import allowed_bytes
+from shift_jax.weights.torch.archive import allowed_bytes
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _EXPECTED = (

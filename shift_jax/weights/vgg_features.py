@@ -18,7 +18,7 @@ from shift_jax.errors import InputError, check_choice
 from shift_jax.weights import convert
 from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors
-from shift_jax.weights.torch_file import read_torch
+from shift_jax.weights.torch.file import read_torch
 from shift_jax.weights.torch_names import layout_of
 
 _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -1,6 +1,6 @@
 """The two containers of `torch.save`: a zip archive, and before torch 1.6 a row of pickles.
 
-Both give the object that was saved, as the inert values of `torch_globals`, and the bytes of its
+Both give the object that was saved, as the inert values of `globals`, and the bytes of its
 storages one at a time. What is wrong with a file is raised as a `ValueError` with the reason.
 """
 
@@ -10,8 +10,8 @@ import zipfile
 import zlib
 from typing import Any, BinaryIO
 
-from shift_jax.weights.torch_globals import Storage
-from shift_jax.weights.torch_pickle import MAX_PICKLE_BYTES, load_inert
+from shift_jax.weights.torch.globals import Storage
+from shift_jax.weights.torch.pickle import MAX_PICKLE_BYTES, load_inert
 
 # What PyTorch's source calls MAGIC_NUMBER and PROTOCOL_VERSION.
 _MAGIC, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.weights.torch_file import read_torch
+from shift_jax.weights.torch.file import read_torch
 from tests.weights.torch_files import (
     Call,
     File,

@@ -2,7 +2,7 @@
 
 Python's unpickler calls what a pickle names. Here `pickletools` splits the pickle into opcodes,
 which it does without acting on them, and the machine builds dicts, lists, numbers, strings and
-the inert values of `torch_globals`: there is no step that imports, looks up an attribute by a
+the inert values of `globals`: there is no step that imports, looks up an attribute by a
 name from the file, or calls anything but the functions of that table.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from shift_jax.weights.torch_globals import (
+from shift_jax.weights.torch.globals import (
     Global,
     Instance,
     NumpyDtype,

@@ -1,7 +1,7 @@
 """Reads the weight files of PyTorch without PyTorch, and without running what is in them.
 
 A file of `torch.save` is a pickle, which may run any program when it is read as intended. Here
-nothing of it is run (`torch_pickle`); what is read are the tensors by the names that PyTorch's
+nothing of it is run (`pickle`); what is read are the tensors by the names that PyTorch's
 `state_dict` gives them, and the scalars beside them.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from shift_jax.errors import InputError
-from shift_jax.weights.torch_archive import LegacyArchive, ZipArchive, allowed_bytes
-from shift_jax.weights.torch_globals import (
+from shift_jax.weights.torch.archive import LegacyArchive, ZipArchive, allowed_bytes
+from shift_jax.weights.torch.globals import (
     Instance,
     OtherTensor,
     RefusedGlobalError,
