@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from shift_jax import create_model
-from shift_jax.analysis.contributions import channel_contributions
-from shift_jax.analysis.count import count_macs, count_parameters
+from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.ops import allocate_offsets, shift_offsets
+from shift_jax.paper.figures.contributions import channel_contributions
 from tests.models.small import quick_jit, random_variables
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)

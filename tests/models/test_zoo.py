@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from shift_jax import create_model, list_models
-from shift_jax.analysis.count import count_macs, count_parameters
+from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.models import model_record
 from shift_jax.models.network import FeatureMap

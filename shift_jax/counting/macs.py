@@ -1,0 +1,156 @@
+"""Multiply-accumulates (MACs), found by walking over a traced network."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from shift_jax import ops
+from shift_jax.counting.tracing import abstract_variables, evaluation_jaxpr
+from shift_jax.errors import InputError
+
+# Names that no user's scope or checkpoint has by chance.
+_SCOPE = re.compile(r"shift_jax_layer<([^>]*)>")
+_TAG = re.compile(r"shift_jax_(input|output)<([^>]*)>")
+
+
+def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Returns the true MACs of one image: those of every convolution and matrix product traced.
+
+    The paper calls them FLOPs. Additions, activations, normalizations and pooling do not count.
+
+    Args:
+      model: as for `count_parameters`; any network, not only this package's.
+      image_shape: (height, width, channels).
+
+    Raises:
+      InputError: the network has a loop whose length is not known before it runs.
+    """
+    # Where no kernel hides a product.
+    with ops.implementation("xla"):
+        variables = abstract_variables(model, image_shape)
+        return _macs(walk(evaluation_jaxpr(model, variables, image_shape)))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing met in the computation, in its order.
+
+    Attributes:
+      layer: path of the innermost layer around it, "" for the network itself.
+      kind: "macs" for a convolution or matrix product, "input" or "output" for an array that goes
+        into the layer or comes out of it.
+      shape, dtype: of the array, or of the product's result.
+      macs: of one run; 0 for arrays.
+      times: how often it runs, more than once inside a scan.
+    """
+
+    layer: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: Any
+    macs: int
+    times: int = 1
+
+
+def layer_scope(layer: str):
+    """A context: what is traced inside belongs to `layer`, and `walk` will say so."""
+    return jax.named_scope(f"shift_jax_layer<{layer}>")
+
+
+def mark_arrays(tree: Any, kind: str, layer: str) -> Any:
+    """Marks the arrays of `tree` as "input" or "output" of `layer`; returns the marked tree.
+
+    Marks are equations and not Python-side notes: an equation has the shapes that vmap really
+    computes with, and is inside the scan that repeats it.
+    """
+
+    def mark(leaf):
+        # Neither flags and other static arguments nor random keys are activations.
+        if isinstance(leaf, jax.Array) and not jax.dtypes.issubdtype(
+            leaf.dtype, jax.dtypes.extended
+        ):
+            return checkpoint_name(leaf, f"shift_jax_{kind}<{layer}>")
+        return leaf
+
+    return jax.tree.map(mark, tree)
+
+
+def walk(jaxpr: Jaxpr, layer: str = "") -> Iterator[Event]:
+    """Yields the products and marks of a jaxpr and of all jaxprs inside it.
+
+    Args:
+      jaxpr: traced with `layer_scope` around its layers; without, all belongs to `layer`.
+      layer: around the whole jaxpr.
+
+    Raises:
+      InputError: a loop whose length is not known before it runs contains products.
+    """
+    for equation in jaxpr.eqns:
+        primitive, params = equation.primitive.name, equation.params
+        # Inside scan, remat or custom_vjp name stacks start anew: then the outer one holds.
+        scopes = _SCOPE.findall(str(equation.source_info.name_stack))
+        inside = scopes[-1] if scopes else layer
+        tag = _TAG.fullmatch(params["name"]) if primitive == "name" else None
+        macs = _product_macs(equation)
+        if tag or macs:
+            out = (equation.outvars[0] if macs else equation.invars[0]).aval
+            kind, owner = ("macs", inside) if macs else tag.groups()
+            yield Event(owner, kind, out.shape, out.dtype, macs)
+            continue
+        inner = [list(walk(nested, inside)) for nested in _nested_jaxprs(params)]
+        if primitive == "while" and any(map(_macs, inner)):
+            raise InputError(
+                "MACs cannot be counted: the network multiplies inside a while loop, whose "
+                "length is only known when it runs; use jax.lax.scan or fori_loop with "
+                "constant bounds."
+            )
+        if primitive == "cond":
+            # Of a cond's branches one runs: the costliest, or the same on another platform.
+            inner = [max(inner, key=_macs)]
+        times = params["length"] if primitive == "scan" else 1
+        for events in inner:
+            for event in events:
+                yield replace(event, times=event.times * times) if times != 1 else event
+
+
+def _macs(events: Iterable[Event]) -> int:
+    return sum(event.macs * event.times for event in events)
+
+
+def _product_macs(equation) -> int:
+    """MACs of a convolution or matrix product, 0 for anything else."""
+    params = equation.params
+    if equation.primitive.name == "dot_general":
+        (lhs_contracting, _), _ = params["dimension_numbers"]
+        lhs = equation.invars[0].aval.shape
+        per_output = math.prod(lhs[axis] for axis in lhs_contracting)
+    elif equation.primitive.name == "conv_general_dilated":
+        lhs, kernel = (operand.aval.shape for operand in equation.invars[:2])
+        spec = params["dimension_numbers"]
+        if math.prod(params["lhs_dilation"]) > 1:
+            # A transposed convolution: each input pixel meets the whole kernel, and the zeros that
+            # stand between the pixels meet nothing.
+            pixels = math.prod(lhs[axis] for axis in (spec.lhs_spec[0], *spec.lhs_spec[2:]))
+            return pixels * math.prod(kernel)
+        per_output = math.prod(kernel) // kernel[spec.rhs_spec[0]]
+    else:
+        return 0
+    return math.prod(equation.outvars[0].aval.shape) * per_output
+
+
+def _nested_jaxprs(params: dict) -> Iterator[Jaxpr]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item

@@ -1,0 +1,134 @@
+"""Shift allocations other than the paper's uniform one (Section 4), from a trained network.
+
+    python -m shift_jax.paper.figures.allocation --workdir=runs/shiftresnet20-9 \\
+        --output=results/from_contributions.json
+
+writes {"name": "from_contributions", "direction_weights": [...]}: the mean contribution of each of
+the five strongest directions, 0 for the others; --keep=3 keeps three. The sweep trains a network
+with it as --models=shiftresnet20-3@results/from_contributions.json, and the page of results finds
+it there. `shiftresnet20(direction_weights=...)` and the other ShiftResNets take the weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from shift_jax.errors import InputError
+from shift_jax.ops import allocate_offsets
+from shift_jax.paper.figures.contributions import (
+    ModuleContributions,
+    channel_contributions,
+    direction_map,
+)
+from shift_jax.paper.sweep.allocations import check_allocation_name
+from shift_jax.training.workdir import write_json
+
+# Of shiftresnet20-1 and -3 those shifted first, and of -3 those shifted last.
+_EXAMPLES = (16, 48, 192)
+
+
+def weights_from_contributions(
+    contributions: Sequence[ModuleContributions], keep: int = 5
+) -> tuple[float, ...]:
+    """Returns what `shift_jax.ops.allocate_offsets` takes: channels for strong directions only.
+
+    A direction weighs the mean contribution of its channels, averaged over the modules that have
+    such channels. Each module counts the same: its contributions are divided by their mean over
+    its directions.
+
+    Args:
+      contributions: of modules of one kernel size.
+      keep: 1 .. k², how many of the strongest directions keep channels; of equally strong ones the
+        earlier. All of them would differ from the uniform allocation hardly at all, since trained
+        directions contribute much alike; the paper's cross has five.
+
+    Returns:
+      k² weights in row-major order, the strongest 1; 0 for a direction that is not kept or that no
+      module has.
+
+    Raises:
+      InputError: no module, several kernel sizes, another number of directions to keep, or a
+        network whose contributions are all 0.
+    """
+    sizes = sorted({each.kernel_size for each in contributions})
+    if len(sizes) != 1:
+        raise InputError(
+            f"The modules have shifts of {len(sizes)} kernel sizes {sizes}, but an allocation is "
+            "of one: give modules of one kernel size."
+        )
+    directions = sizes[0] ** 2
+    if not 1 <= keep <= directions:
+        raise InputError(
+            f"keep is {keep}, expected how many of the {directions} directions keep channels: 1 to "
+            f"{directions}."
+        )
+    maps = np.stack([direction_map(each).ravel() for each in contributions])
+    means = np.nanmean(maps, axis=1, keepdims=True)
+    if not (means > 0).all():
+        raise InputError("A module's weights are all 0, which rank no direction: train it first.")
+    is_known = ~np.isnan(maps)
+    weights = np.nansum(maps / means, axis=0) / np.maximum(is_known.sum(axis=0), 1)
+    # Rounded, so that the order is that of the numbers which are written.
+    weights = (weights / weights.max()).round(4)
+    weights[np.argsort(-weights, kind="stable")[keep:]] = 0
+    return tuple(weights.tolist())
+
+
+def _maps(weights: Sequence[float], kernel_size: int) -> str:
+    """The weights as a square, and beside it how many channels of some widths they get."""
+    columns = [("weight of a direction", [f"{weight:.3f}" for weight in weights])]
+    for channels in _EXAMPLES:
+        offsets = allocate_offsets(channels, kernel_size, weights) + kernel_size // 2
+        direction = offsets[:, 0] * kernel_size + offsets[:, 1]
+        counts = np.bincount(direction, minlength=kernel_size**2)
+        columns.append((f"of {channels} channels", [f"{count:3d}" for count in counts]))
+    blocks = []
+    for title, cells in columns:
+        rows = [" ".join(row) for row in np.reshape(cells, (kernel_size, -1))]
+        width = max(len(title), len(rows[0]))
+        blocks.append([line.ljust(width) for line in (title, *rows)])
+    return "\n".join("   ".join(lines).rstrip() for lines in zip(*blocks, strict=True))
+
+
+def main() -> None:
+    """Reads the flags and writes the allocation."""
+    from shift_jax.paper.figures.trained_network import trained_network
+
+    check_allocation_name(_NAME.value)
+    output = Path(_OUTPUT.value)
+    if output.suffix != ".json":
+        raise InputError(
+            f"{output} does not end in .json, by which the sweep knows an allocation's file: give "
+            "another --output."
+        )
+    network = trained_network(_WORKDIR.value, _WEIGHTS.value)
+    contributions = channel_contributions(network.model, network.variables, network.image_shape)
+    weights = weights_from_contributions(contributions, _KEEP.value)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, {"name": _NAME.value, "direction_weights": weights})
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}): give another --output."
+        ) from error
+    print(_maps(weights, contributions[0].kernel_size))
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    # Here, because sweeps take names of allocations where not all that commands need is installed.
+    from shift_jax.training import cli
+
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
+    _KEEP = flags.DEFINE_integer("keep", 5, "How many of the strongest directions keep channels.")
+    _NAME = flags.DEFINE_string("name", "from_contributions", "Of the allocation.")
+    _OUTPUT = flags.DEFINE_string(
+        "output", None, "JSON file, such as results/NAME.json.", required=True
+    )
+    sys.exit(cli.run(main))

@@ -1,0 +1,172 @@
+"""Figures 7 and 8 of any trained shift network, and Section 4.1's list of redundant channels.
+
+    python -m shift_jax.paper.figures.section_4 --workdir=runs/shiftresnet20-9
+    python -m shift_jax.paper.figures.section_4 --weights=shiftresnet20.digits --output=DIR
+
+draws figure7.png (the contributions of one module's channels and directions) and figure8.png (the
+correlations of its channels on test images), and writes redundant_pairs.csv. The module is the
+first one that keeps its number of channels; --module=group1_block2 names another.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags, logging
+
+from shift_jax.errors import InputError, positive_int
+from shift_jax.paper.figures.contributions import (
+    ModuleContributions,
+    channel_contributions,
+    direction_map,
+    direction_names,
+    find_module,
+)
+from shift_jax.paper.figures.correlations import (
+    GroupCorrelations,
+    RedundantPair,
+    redundant_pairs,
+    shifted_activations,
+)
+from shift_jax.paper.figures.drawings import save_contributions, save_correlations
+from shift_jax.paper.figures.trained_network import TrainedNetwork, trained_network
+from shift_jax.training import cli
+from shift_jax.training.workdir import replace_file
+
+# Fewer images, or pixels for each channel of a group, give correlations by chance.
+_FEW = 100
+
+
+def draw_figures(
+    network: TrainedNetwork,
+    output: Path,
+    *,
+    module: str | None = None,
+    split: str | None = None,
+    num_images: int = 1000,
+    threshold: float = 0.9,
+) -> None:
+    """Draws both figures, writes the list of pairs, and prints a line for each.
+
+    Figure 7, which needs no image, is there even where the dataset is not.
+
+    Args:
+      network: of any kernel size.
+      output: folder for the three files, created when missing.
+      module: path of a module or `ShiftConv`; None as in `find_module`.
+      split: of the network's dataset; None is the one that it was evaluated on.
+      num_images: how many, spread evenly over the split.
+      threshold: of the |correlation| of redundant pairs.
+
+    Raises:
+      InputError: a network without shifts, or what the functions called here refuse.
+    """
+    positive_int("num_images", num_images)
+    contributions = channel_contributions(network.model, network.variables, network.image_shape)
+    chosen = find_module(contributions, module)
+    redundant_pairs([], [], threshold)  # Fails here and not after all images.
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be made ({error.strerror}): give another --output."
+        ) from error
+    save_contributions(output / "figure7.png", chosen, network.name)
+    print(f"{output / 'figure7.png'}: {_strongest(chosen)}")
+
+    split = split or network.split
+    activations = shifted_activations(network.model, chosen.layer)
+    correlations = GroupCorrelations(chosen.shift_groups)
+    count = 0
+    for images in network.images(split, num_images):
+        correlations.add(np.asarray(activations(network.variables, images)))
+        count += len(images)
+    matrices = correlations.matrices()
+    pairs = redundant_pairs(chosen.shift_groups, matrices, threshold)
+    pixels = f"{correlations.count:,} pixels of {count:,} image{'s' * (count != 1)}"
+    title = f"{pixels} of {split}"
+    if are_few(count, correlations.count, chosen):
+        logging.warning(
+            "The correlations are those of %s, too few to tell redundant channels from chance: "
+            "give a larger --num_images.",
+            pixels,
+        )
+    save_correlations(output / "figure8.png", chosen, matrices, network.name, title)
+    print(f"{output / 'figure8.png'}: {_largest(matrices)}, on {title}")
+    table = output / "redundant_pairs.csv"
+    _write_pairs(table, chosen, pairs)
+    possible = sum(len(group) * (len(group) - 1) // 2 for group in chosen.shift_groups)
+    print(
+        f"{table}: {len(pairs):,} of {possible:,} pairs have a correlation above {threshold:g} or "
+        f"below -{threshold:g}"
+    )
+
+
+def are_few(images: int, pixels: int, module: ModuleContributions) -> bool:
+    """Whether correlations of so many pixels of all images may be there by chance."""
+    largest = max(len(group) for group in module.shift_groups)
+    # Neighbouring pixels are much alike, so that many of few images are few too.
+    return images < _FEW or pixels < _FEW * largest
+
+
+def _strongest(contributions: ModuleContributions) -> str:
+    means = direction_map(contributions).ravel()
+    names = direction_names(contributions.kernel_size)
+    ranked = [i for i in np.argsort(-means) if not np.isnan(means[i])]
+    shares = [f"{names[i]} {means[i] / (means[ranked[0]] or 1):.2f}" for i in ranked]
+    return (
+        f"{contributions.layer}, {len(contributions.norms)} channels; mean contribution of the "
+        f"directions {', '.join(shares[:9])}{' …' if len(shares) > 9 else ''}"
+    )
+
+
+def _largest(matrices: list[np.ndarray]) -> str:
+    pairs = np.concatenate([np.abs(m[np.triu_indices(len(m), 1)]) for m in matrices])
+    pairs = pairs[~np.isnan(pairs)]
+    if not pairs.size:
+        return "no group has two channels that vary"
+    return (
+        f"|correlation| of two channels of a group {np.median(pairs):.2f} in the median, "
+        f"{pairs.max():.2f} at most"
+    )
+
+
+def _write_pairs(path: Path, module: ModuleContributions, pairs: list[RedundantPair]) -> None:
+    names = direction_names(module.kernel_size)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("layer", "direction", "dy", "dx", "channel_1", "channel_2", "correlation"))
+    for pair in pairs:
+        dy, dx = module.offsets[pair.first]
+        cells = (pair.first, pair.second, f"{pair.correlation:.4f}")
+        rows.writerow((module.layer, names[pair.direction], dy, dx, *cells))
+    replace_file(path.with_name(path.name + ".partial"), path, text.getvalue())
+
+
+def main() -> None:
+    """Reads the flags and draws."""
+    network = trained_network(_WORKDIR.value, _WEIGHTS.value, _DATA_DIR.value)
+    draw_figures(
+        network,
+        Path(_OUTPUT.value or _WORKDIR.value or "."),
+        module=_MODULE.value,
+        split=_SPLIT.value,
+        num_images=_NUM_IMAGES.value,
+        threshold=_THRESHOLD.value,
+    )
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
+    _MODULE = flags.DEFINE_string("module", None, "Path of a module, such as group1_block1.")
+    _SPLIT = flags.DEFINE_string("split", None, "Of the images; default: the evaluation split.")
+    _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Spread evenly over the split.")
+    _THRESHOLD = flags.DEFINE_float("threshold", 0.9, "Above it a |correlation| is redundancy.")
+    _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is.")
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder; default: the run's, or this one.")
+    sys.exit(cli.run(main))

@@ -1,0 +1,61 @@
+"""Shift allocations by name: the built-in ones, and those in JSON files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from shift_jax.errors import InputError
+
+NAMED_ALLOCATIONS: dict[str, tuple[float, ...] | None] = {
+    "uniform": None,
+    "even": (1,) * 9,
+    "cross": (0, 1, 0, 1, 1, 1, 0, 1, 0),
+}
+"""Direction weights of 3×3 shifts by name: the paper's allocation; as control the even one, whose
+channels left over go to the first directions and not to the centre; and the cross into which the
+paper found "the largest contributions fall" (Section 4.2)."""
+
+
+def check_allocation_name(name: object) -> str:
+    """Returns a name that a file's allocation may have.
+
+    Raises:
+      InputError: not letters, digits and underscores, or the name of a built-in allocation.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
+        raise InputError(
+            f"An allocation's name is {name!r}, expected letters, digits and underscores, such as "
+            "from_contributions."
+        )
+    if name in NAMED_ALLOCATIONS:
+        raise InputError(
+            f"An allocation's name is {name!r}, which a built-in one has: give it one of its own."
+        )
+    return name
+
+
+def read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
+    """Returns the name and the direction weights in a file of `shift_jax.paper.figures.allocation`.
+
+    Raises:
+      InputError: the file cannot be read, or is no allocation.
+    """
+    try:
+        content = json.loads(path.read_text())
+        name, weights = content["name"], content["direction_weights"]
+        if not isinstance(weights, list):
+            raise TypeError
+        weights = tuple(map(float, weights))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name another file.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no allocation: expected JSON with a name and direction_weights, as "
+            "python -m shift_jax.paper.figures.allocation writes."
+        ) from error
+    try:
+        return check_allocation_name(name), weights
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,134 @@
+"""What a sweep has still to train, in which order, and how long it will take."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from shift_jax.counting import count_macs
+from shift_jax.errors import InputError
+from shift_jax.models import create_model, list_models
+from shift_jax.paper.sweep.networks import Cell
+from shift_jax.paper.sweep.results_file import Result
+from shift_jax.paper.tables.published import cell_name
+from shift_jax.training.arrays import DATASETS
+
+
+class Job(NamedTuple):
+    """Seeds of one network that train at the same time.
+
+    Attributes:
+      cell: the network.
+      seeds: one or more.
+      epochs: of the schedule.
+    """
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    epochs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cell.name} seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+        )
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of this network and schedule."""
+        return f"{self.cell.name}-{self.epochs}epochs"
+
+    def is_done(self, results: Iterable[Result]) -> bool:
+        """Whether each seed has a row."""
+        return not self.without_done(results).seeds
+
+    def without_done(self, results: Iterable[Result]) -> Job:
+        """Returns the job with those of its seeds that have no row."""
+        done = {_run(row) for row in results}
+        return self._replace(
+            seeds=tuple(s for s in self.seeds if (self.cell.name, s, self.epochs) not in done)
+        )
+
+
+def jobs_left(
+    seeds: Mapping[Cell, Sequence[int]], epochs: int, results: Iterable[Result], *, stacked: bool
+) -> list[Job]:
+    """Returns what has no row yet, in order.
+
+    Args:
+      seeds: of each network, the most important network first.
+      epochs: of the schedule.
+      results: the rows there are.
+      stacked: whether the seeds of a network are one job. Else all networks come with their first
+        seed, then with their second, and so on.
+    """
+    results = list(results)
+    single = [
+        (index, Job(cell, (seed,), epochs))
+        for cell, some in seeds.items()
+        for index, seed in enumerate(some)
+    ]
+    left = [(index, job) for index, job in single if not job.is_done(results)]
+    if not stacked:
+        # Python's sort keeps the networks' order.
+        return [job for _, job in sorted(left, key=lambda item: item[0])]
+    stacks: dict[Cell, tuple[int, ...]] = {}
+    for _, job in left:
+        stacks[job.cell] = stacks.get(job.cell, ()) + job.seeds
+    return [Job(cell, some, epochs) for cell, some in stacks.items()]
+
+
+def estimated_minutes(
+    job: Job, dataset: str, results: Iterable[Result], device: str
+) -> float | None:
+    """Returns how long a job will take from its beginning; None where no row tells.
+
+    Args:
+      job: to be estimated.
+      dataset: of `DATASETS`.
+      results: rows of this dataset. Those of the same network on the same device are taken, where
+        there are none that of the network with the most similar MACs, in proportion.
+      device: as in the rows.
+    """
+    rows = [row for row in results if row.device == device and row.minutes and row.epochs]
+    same = [row for row in rows if _run(row)[0] == job.cell.name]
+    if same:
+        paces = [row.minutes / row.epochs for row in same]
+        return sum(paces) / len(paces) * job.epochs * len(job.seeds)
+    if not rows:
+        return None
+    macs = count_cell(job.cell, dataset)
+    like = min(rows, key=lambda row: abs(math.log(row.macs / macs)))
+    return like.minutes / like.epochs * macs / like.macs * job.epochs * len(job.seeds)
+
+
+def check_dataset(results: Iterable[Result], dataset: str) -> None:
+    """Raises InputError unless rows are of a dataset, as far as its smallest network tells.
+
+    The smallest one only, because to count a network takes seconds. All rows of a file are of one
+    dataset, if each sweep has asked this first.
+    """
+    known = [row for row in results if row.model in list_models()]
+    if not known:
+        return
+    row = min(known, key=lambda row: row.macs)
+    macs = count_cell(Cell(row.model, row.expansion, row.reduction), dataset)
+    if row.macs != macs:
+        raise InputError(
+            f"The row of {_run(row)[0]} has {row.macs:,} MACs, but with {dataset} the network has "
+            f"{macs:,}: name another file of results, or the dataset of this one."
+        )
+
+
+@functools.cache
+def count_cell(cell: Cell, dataset: str) -> int:
+    """Returns the true MACs of a network for one image of a dataset."""
+    model = create_model(cell.model, DATASETS[dataset].num_classes, **cell.arguments)
+    return count_macs(model, DATASETS[dataset].image_shape)
+
+
+def _run(row: Result) -> tuple[str, int, float]:
+    """What tells one run from all others."""
+    name = cell_name(row.model, row.expansion, row.reduction, row.allocation)
+    return name, row.seed, row.epochs

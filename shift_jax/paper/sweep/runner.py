@@ -1,0 +1,301 @@
+"""The training of a sweep's networks: one after the other, each with its run, row and sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from shift_jax.errors import InputError
+from shift_jax.paper.sweep.jobs import (
+    Job,
+    check_dataset,
+    count_cell,
+    estimated_minutes,
+    jobs_left,
+)
+from shift_jax.paper.sweep.networks import Cell, recipe
+from shift_jax.paper.sweep.provenance import commit, device_name
+from shift_jax.paper.sweep.results_file import WRONG_PATH, Result, append_results, read_results
+from shift_jax.training.arrays import Arrays
+from shift_jax.training.in_memory import state_path, train
+from shift_jax.training.in_memory_files import write_run
+from shift_jax.training.in_memory_run import NotFiniteError, Progress, Steps, Trained
+from shift_jax.training.stopping import StoppedError, StopRequest
+from shift_jax.training.workdir import as_dict, claim_workdir, read_config, sole_owner
+
+
+class StoppedBetweenError(StoppedError):
+    """A signal came when there was no step to save."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(0, signal_number)
+        by = signal.Signals(signal_number).name
+        self.args = (
+            f"Stopped by {by} with all that is trained saved; the same command goes on from there.",
+        )
+
+
+class Sweep:
+    """Networks to train, and where what they come to goes.
+
+    Args:
+      dataset: "cifar10", "cifar100" or "digits".
+      seeds: of each network, the most important network first.
+      epochs: of the schedule.
+      results: the CSV file.
+      workdir: of states and finished runs.
+
+    Attributes:
+      failed: why `run` did not train something, by network and seed.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        seeds: Mapping[Cell, Sequence[int]],
+        epochs: int,
+        results: Path,
+        workdir: Path,
+    ):
+        self.dataset, self.seeds, self.epochs = dataset, seeds, epochs
+        self.results, self.workdir = results, workdir / dataset
+        self.failed: dict[tuple[str, int], str] = {}
+        self._stacked = jax.devices()[0].platform != "cpu"
+        self._device, self._commit = device_name(), commit()
+
+    def check(self) -> None:
+        """Raises InputError for rows that are of something else than what they are taken for."""
+        rows = self._rows()
+        check_dataset(rows, self.dataset)
+        for cell, seeds in self.seeds.items():
+            for seed in seeds if cell.allocation else ():
+                job = Job(cell, (seed,), self.epochs)
+                folder = self._folder(job, seed)
+                if not job.is_done(rows) or not (folder / "config.json").exists():
+                    continue
+                if read_config(folder)["model"]["direction_weights"] != [*cell.direction_weights]:
+                    raise InputError(
+                        f"{cell.name} has a row, but of other direction_weights (see {folder}): "
+                        "give the allocation another name."
+                    )
+
+    def _make_files(self) -> None:
+        """Makes the workdir and the file of results; InputError if they cannot be used."""
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+        except WRONG_PATH as error:
+            raise InputError(
+                f"The workdir {self.workdir} cannot be used ({error.strerror}): name another."
+            ) from error
+        append_results(self.results, [])
+
+    def left(self) -> list[Job]:
+        """Returns the jobs without a row, in order."""
+        return jobs_left(self.seeds, self.epochs, self._rows(), stacked=self._stacked)
+
+    def describe(self, job: Job) -> str:
+        """Returns a line on a job that is left."""
+        for seed in job.seeds:
+            if why := self.failed.get((job.cell.name, seed)):
+                return f"{job}: {why}"
+        minutes = self._estimate(job)
+        about = "of unknown length" if minutes is None else f"about {minutes:.1f} min"
+        return f"{job}: {'begun, ' * self._is_begun(job)}{about}"
+
+    def run(self, arrays: Arrays, deadline: float = math.inf) -> list[Job]:
+        """Trains what is left; returns what is left then.
+
+        Args:
+          arrays: the dataset.
+          deadline: of `time.monotonic`; a job that is begun already is gone on with in any case.
+
+        Raises:
+          InputError: a file or folder that cannot be used.
+          StoppedError: SIGTERM or Ctrl-C, after saving.
+        """
+        self._make_files()
+        self._remove_done_states()
+        jobs, number = self.left(), 0
+        with StopRequest() as stop:
+
+            def should_stop(seconds: float) -> bool:
+                return stop.signal is not None or time.monotonic() + seconds > deadline
+
+            while jobs and stop.signal is None:
+                minutes_left = (deadline - time.monotonic()) / 60
+                if minutes_left <= 0:
+                    break
+                job, number = jobs.pop(0), number + 1
+                minutes = self._estimate(job)
+                if minutes is not None and minutes > minutes_left and not self._is_begun(job):
+                    say(f"{job}: not begun, about {minutes:.1f} min and {minutes_left:.1f} left")
+                    continue
+                try:
+                    self._train(job, arrays, should_stop, f"{number} of {number + len(jobs)}")
+                except StoppedError as stopped:
+                    if stop.signal is not None:
+                        raise _stopped(stopped.step, stop.signal) from None
+                    say(f"{job}: saved at step {stopped.step}, at the end of the time")
+                    break
+                except jax.errors.JaxRuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    if len(job.seeds) == 1:
+                        self._fail(job, "left out. The memory of the device does not suffice.")
+                    else:
+                        say(f"{job}: too large for the device's memory, so that each trains alone")
+                        jobs[:0] = [job._replace(seeds=(seed,)) for seed in job.seeds]
+            if stop.signal is not None:
+                raise _stopped(0, stop.signal)
+        return self.left()
+
+    def _train(
+        self, job: Job, arrays: Arrays, should_stop: Callable[[float], bool], place: str
+    ) -> None:
+        with contextlib.ExitStack() as owned:
+            try:
+                for seed in job.seeds:
+                    self._folder(job, seed).mkdir(parents=True, exist_ok=True)
+                    owned.enter_context(sole_owner(self._folder(job, seed)))
+            except InputError as error:
+                # Without the advice after the colon: another folder would train it twice.
+                say(f"{job}: left out. {str(error).split(': ')[0]}.")
+                return
+            # Another sweep may have just ended some of them.
+            job = job.without_done(self._rows())
+            if not job.seeds:
+                return
+            self._tell_other_states(job)
+            config = recipe(self.dataset, job.cell, job.epochs)
+            try:
+                for seed in job.seeds:  # Before hours of training, and not only after them.
+                    claim_workdir(self._folder(job, seed), as_dict(config) | {"seed": seed})
+                trained = train(
+                    config,
+                    arrays,
+                    seeds=job.seeds,
+                    stacked=True,
+                    folder=self.workdir / job.folder,
+                    commit=self._commit,
+                    on_steps=lambda steps: say(_steps_line(job, place, steps)),
+                    on_epoch=lambda progress: say(_epoch_line(job, progress)),
+                    should_stop=should_stop,
+                )
+            except NotFiniteError as error:
+                # Without its advice, because the recipe is not to be changed here.
+                self._fail(job, f"given up. {str(error).split(': ')[0]}.")
+                return
+            except InputError as error:
+                self._fail(job, f"left out. {error}")
+                return
+            self._finish(job, trained)
+            state_path(self.workdir / job.folder, job.seeds).unlink(missing_ok=True)
+
+    def _finish(self, job: Job, trained: Sequence[Trained]) -> None:
+        """Writes the runs and the rows of a job."""
+        rows = [self._result(job.cell, run) for run in trained]
+        # First the runs, so that what has a row has its folder.
+        for run, row in zip(trained, rows, strict=True):
+            write_run(self._folder(job, row.seed), run)
+        # A sweep with another workdir may have trained the same.
+        new = job.without_done(self._rows()).seeds
+        append_results(self.results, [row for row in rows if row.seed in new])
+        for row in rows:
+            say(
+                f"{job.cell.name} seed {row.seed}: done, test top-1 {row.last_top1:.2f} %, best "
+                f"epoch {row.best_top1:.2f} %, {row.minutes:.1f} min"
+                + ("" if row.seed in new else "; another sweep's row is there already")
+            )
+        for seed in set(job.seeds) - {row.seed for row in rows}:
+            self._fail(job._replace(seeds=(seed,)), "given up. Its loss is no longer finite.")
+
+    def _fail(self, job: Job, why: str) -> None:
+        self.failed |= {(job.cell.name, seed): why for seed in job.seeds}
+        say(f"{job}: {why}")
+
+    def _result(self, cell: Cell, run: Trained) -> Result:
+        accuracies = [100 * epoch.test["top1"] for epoch in run.epochs]
+        return Result(
+            model=cell.model,
+            expansion=cell.expansion,
+            reduction=cell.reduction,
+            allocation=cell.allocation,
+            seed=run.config["seed"],
+            params=sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
+            macs=count_cell(cell, self.dataset),
+            last_top1=accuracies[-1],
+            best_top1=max(accuracies),
+            epochs=float(len(run.epochs)),
+            minutes=run.minutes,
+            device=self._device,
+            commit="/".join(run.commits),
+        )
+
+    def _remove_done_states(self) -> None:
+        """Removes the states of what has rows: a sweep was killed between the two."""
+        rows = self._rows()
+        for cell in self.seeds:
+            for seeds, path in self._states(Job(cell, (), self.epochs)):
+                if Job(cell, seeds, self.epochs).is_done(rows):
+                    path.unlink(missing_ok=True)
+
+    def _tell_other_states(self, job: Job) -> None:
+        for seeds, path in self._states(job):
+            if seeds != job.seeds and set(seeds) & set(job.seeds):
+                say(
+                    f"{job}: begins anew, because {path} is of seeds {', '.join(map(str, seeds))} "
+                    "at the same time: to go on from it, give these as --seeds; else delete it."
+                )
+
+    def _states(self, job: Job) -> list[tuple[tuple[int, ...], Path]]:
+        """The states in a job's folder with their seeds."""
+        paths = sorted((self.workdir / job.folder).glob("seeds-*.npz"))
+        return [(tuple(map(int, path.stem.split("-")[1:])), path) for path in paths]
+
+    def _folder(self, job: Job, seed: int) -> Path:
+        return self.workdir / job.folder / f"seed{seed}"
+
+    def _rows(self) -> list[Result]:
+        return read_results(self.results)
+
+    def _estimate(self, job: Job) -> float | None:
+        return estimated_minutes(job, self.dataset, self._rows(), self._device)
+
+    def _is_begun(self, job: Job) -> bool:
+        return state_path(self.workdir / job.folder, job.seeds).exists()
+
+
+def say(sentence: str) -> None:
+    """Prints it at once."""
+    print(sentence, flush=True)
+
+
+def _stopped(step: int, signal_number: int) -> StoppedError:
+    return StoppedError(step, signal_number) if step else StoppedBetweenError(signal_number)
+
+
+def _steps_line(job: Job, place: str, steps: Steps) -> str:
+    epoch, step = divmod(steps.taken, steps.per_epoch)
+    where = f"epoch {epoch + 1}/{job.epochs}, step {step} of {steps.per_epoch}"
+    if steps.seconds_each:
+        return f"{job}: {where}, {steps.seconds_each:.2f} s each"
+    begins = f"going on from {where}" if steps.taken else "training"
+    return f"{job} ({place}): {begins}, compiling first …"
+
+
+def _epoch_line(job: Job, progress: Progress) -> str:
+    def of_seeds(values: Iterable[float], digits: int) -> str:
+        return " / ".join(f"{value:.{digits}f}" for value in values)
+
+    return (
+        f"{job}: epoch {progress.epoch}/{job.epochs}, "
+        f"loss {of_seeds((epoch.loss for epoch in progress.latest), 3)}, test top-1 "
+        f"{of_seeds((100 * epoch.test['top1'] for epoch in progress.latest), 2)} %, "
+        f"{progress.images_per_second:,.0f} images/s, {progress.minutes_left:.1f} min left"
+    )

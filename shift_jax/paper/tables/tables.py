@@ -1,0 +1,109 @@
+"""The paper's tables beside what this package's networks really count.
+
+    python -m shift_jax.paper.tables.tables --table=5 --format=markdown
+
+prints Tables 1-7, 9 and 10, or one of them: the paper's cells as printed, exact parameters and
+multiply-accumulates (the paper's FLOPs), whether the cell is the exact number rounded or
+truncated, and remarks. Accuracies are the paper's only.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from shift_jax.errors import InputError
+from shift_jax.markdown import markdown_grid, text_grid
+from shift_jax.paper.tables import cifar, other
+from shift_jax.paper.tables.parts import Part
+from shift_jax.training import cli
+
+_TABLES: dict[int, Callable[[], list[Part]]] = {
+    1: cifar.table_1,
+    2: cifar.table_2,
+    3: other.table_3,
+    4: cifar.table_4,
+    5: cifar.table_5,
+    6: other.table_6,
+    7: other.table_7,
+    9: other.table_9,
+    10: other.table_10,
+}
+_LEGEND = (
+    "rounded, truncated: how the paper's cell comes from the exact number; no: in neither way. "
+    "Parameters and FLOPs of the paper are in millions where no letter follows."
+)
+
+
+def paper_tables(numbers: Sequence[int] | None = None) -> list[Part]:
+    """Counts the networks of the paper's tables.
+
+    Args:
+      numbers: of the tables; None is all of them.
+
+    Raises:
+      InputError: a table that does not exist or has nothing to count.
+    """
+    for number in numbers or ():
+        if number not in _TABLES:
+            raise InputError(
+                f"There is no Table {number} of parameters or FLOPs in the paper: expected one of "
+                f"{', '.join(map(str, _TABLES))}."
+            )
+    return [part for number in numbers or _TABLES for part in _TABLES[number]()]
+
+
+def as_text(parts: Sequence[Part], markdown: bool = False) -> str:
+    """Returns the tables as aligned text, or as Markdown; notes are numbered below each."""
+    blocks = [_block(part, markdown) for part in parts]
+    return "\n\n".join([*blocks, textwrap.fill(_LEGEND, 100)])
+
+
+def as_json(parts: Sequence[Part]) -> str:
+    """Returns the tables as one JSON list; counts are integers, cells of the paper are text."""
+    return json.dumps([vars(part) for part in parts], indent=2, ensure_ascii=False)
+
+
+def _block(part: Part, markdown: bool) -> str:
+    columns = [column for column in part.rows[0] if column != "note"]
+    rows, notes = [], []
+    for row in part.rows:
+        cells = [row[column] for column in columns]
+        if note := row.get("note"):
+            if note not in notes:
+                notes.append(note)
+            cells[0] = f"{cells[0]} [{notes.index(note) + 1}]"
+        rows.append(cells)
+    title = f"Table {part.table}: {part.title}"
+    remarks = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
+    remarks.extend(part.remarks)
+    if markdown:
+        lines = [f"### {title}", "", markdown_grid(columns, rows), ""]
+        lines += [f"- {remark}" for remark in remarks]
+    else:
+        lines = [title, text_grid(columns, rows)]
+        lines += [textwrap.fill(remark, 100) for remark in remarks]
+    return "\n".join(lines).rstrip()
+
+
+def main() -> None:
+    """Reads the flags and prints."""
+    parts = paper_tables(None if _TABLE.value is None else [_TABLE.value])
+    if _FORMAT.value == "json":
+        print(as_json(parts))
+    else:
+        print(as_text(parts, markdown=_FORMAT.value == "markdown"))
+
+
+if __name__ == "__main__":
+    _TABLE = flags.DEFINE_integer("table", None, "Number of one table; default: all.")
+    _FORMAT = flags.DEFINE_enum("format", "text", ["text", "markdown", "json"], "Of the output.")
+    # Tracing sixty networks makes objects by the million, and the collector's passes over them a
+    # third of the time; this process ends before they matter.
+    gc.disable()
+    sys.exit(cli.run(main))

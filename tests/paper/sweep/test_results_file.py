@@ -1,0 +1,146 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from shift_jax.errors import InputError
+from shift_jax.paper.sweep.results_file import Result, append_result, append_results, read_results
+from tests.conftest import REPOSITORY
+
+HEADER = (
+    "model,expansion,reduction,allocation,seed,params,macs,last_top1,best_top1,epochs,minutes,"
+    "device,commit\n"
+)
+SHIFT = Result(
+    model="shiftresnet20",
+    expansion=3.0,
+    reduction="",
+    allocation="",
+    seed=0,
+    params=101492,
+    macs=16439552,
+    last_top1=62.32,
+    best_top1=62.5,
+    epochs=164.0,
+    minutes=12.25,
+    device='1 × NVIDIA "H100", 80 GB',
+    commit="1a2b3c4+",
+)
+RESNET = SHIFT._replace(model="resnet20", expansion=None, device="CPU", seed=1)
+
+
+def test_rows_come_back_as_they_went(tmp_path):
+    path = tmp_path / "results" / "cifar100.csv"
+    assert read_results(path) == []
+    append_result(path, SHIFT)
+    append_results(path, [RESNET, SHIFT._replace(reduction="net", allocation="cross")])
+    assert read_results(path) == [
+        SHIFT,
+        RESNET,
+        SHIFT._replace(reduction="net", allocation="cross"),
+    ]
+    assert path.read_text() == (
+        HEADER + 'shiftresnet20,3,,,0,101492,16439552,62.32,62.5,164,12.25,"1 × NVIDIA ""H100"", '
+        '80 GB",1a2b3c4+\n'
+        "resnet20,,,,1,101492,16439552,62.32,62.5,164,12.25,CPU,1a2b3c4+\n"
+        'shiftresnet20,3,net,cross,0,101492,16439552,62.32,62.5,164,12.25,"1 × NVIDIA ""H100"", '
+        '80 GB",1a2b3c4+\n'
+    )
+    assert sorted(os.listdir(path.parent)) == [".cifar100.csv.lock", "cifar100.csv"]
+
+
+def test_expansions_keep_all_their_digits(tmp_path):
+    rows = [SHIFT._replace(expansion=value) for value in (0.33333, 1 / 3, 0.1, 20.0)]
+    append_results(tmp_path / "r.csv", rows)
+    assert read_results(tmp_path / "r.csv") == rows
+    assert "\nshiftresnet20,20,," in (tmp_path / "r.csv").read_text()
+
+
+def test_no_rows_only_make_the_file(tmp_path):
+    for _ in range(2):
+        append_results(tmp_path / "new" / "r.csv", [])
+    assert (tmp_path / "new" / "r.csv").read_text() == HEADER
+    assert read_results(tmp_path / "new" / "r.csv") == []
+    with pytest.raises(InputError, match="/proc/r.csv cannot be used"):
+        append_results("/proc/r.csv", [])
+
+
+@pytest.mark.parametrize("kept", [10, len(HEADER) + 30])
+def test_a_torn_line_is_no_row_and_goes_with_the_next_append(tmp_path, caplog, kept):
+    path = tmp_path / "r.csv"
+    append_result(path, RESNET)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert read_results(path) == []
+    append_result(path, SHIFT)
+    assert read_results(path) == [SHIFT]
+    assert path.read_text().startswith(HEADER + "shiftresnet20")
+    assert "was cut off when its writer was killed" in caplog.text
+
+
+def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
+    path = tmp_path / "r.csv"
+    append_result(path, RESNET)
+
+    def fail(number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(os, "fsync", fail)
+        append_results(path, [SHIFT, SHIFT])
+    assert path.read_text().count("\n") == 2
+    append_result(path, SHIFT)
+    assert read_results(path) == [RESNET, SHIFT]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("a,b\n1,2\n", "is no table of results: its first line"),
+        (HEADER + "resnet20,,,\n", "Line 2 of .* is no result"),
+        (HEADER + "resnet20,,,,x,1,1,1,1,1,1,d,c\n", "Line 2 of .* is no result .*'x'"),
+        (b"\xff\xfe\n", "not UTF-8"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, sentence):
+    path = tmp_path / "r.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=sentence):
+        read_results(path)
+
+
+def test_appending_to_what_is_no_table_changes_nothing(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a table\n")
+    with pytest.raises(InputError, match="is no table of results"):
+        append_result(path, SHIFT)
+    assert path.read_text() == "not a table\n"
+    with pytest.raises(InputError, match="cannot be used .*: name another file"):
+        append_result(tmp_path, SHIFT)
+    with pytest.raises(InputError, match="cannot be used"):
+        append_result(path / "r.csv", SHIFT)
+
+
+WRITER = """
+import sys, types
+# The package without its __init__, which imports JAX: for seconds, and no writer waits for another.
+for name in ("shift_jax", "shift_jax.paper"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [name.replace(".", "/")]
+from shift_jax.paper.sweep.results_file import Result, append_result
+path, first = sys.argv[1], int(sys.argv[2])
+for seed in range(first, first + 50):
+    append_result(path, Result("m", 3.0, "", "", seed, 1, 1, 1.0, 1.0, 1.0, 1.0, "d", "c"))
+"""
+
+
+def test_writers_at_the_same_time_leave_a_whole_file(tmp_path):
+    path = tmp_path / "r.csv"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, str(100 * n)], cwd=REPOSITORY) for n in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    rows = read_results(path)
+    assert sorted(row.seed for row in rows) == [100 * n + i for n in range(3) for i in range(50)]
+    # Each one's own rows are in order.
+    assert [row.seed for row in rows if row.seed < 100] == list(range(50))
+    assert path.read_text().count(HEADER) == 1
