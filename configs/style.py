@@ -3,12 +3,12 @@
     python train.py --config=configs/style.py:mosaic --workdir=runs/mosaic \\
         --config.data.data_dir=PHOTOS --config.style.folder=STYLES \\
         --config.style.vgg_weights=vgg16-397923af.pth
-    python -m shift_jax.stylize photo.jpg --model=runs/mosaic --output=stylised.jpg
+    python -m shift_jax.stylize photo.jpg --model=runs/mosaic --output=stylized.jpg
 
 PHOTOS is a folder of photos, and STYLES one with mosaic.jpg. Options after the colon, separated by
-commas: names of styles, original, variant=text, coco, small; configs/common.py explains them in
-`style_transfer`. Pictures of the progress come with each evaluation, once an epoch of a folder: for
-a large one take, say, --config.eval_every_epochs=0.025.
+commas: names of styles, original, variant=text, coco and small; `shift_jax.config.style` explains
+them. Each evaluation draws pictures, once an epoch with a folder. For a large folder, set for
+example --config.eval_every_epochs=0.025.
 
 Reproduces: Table 10 and the pictures of Section 3.4.
 Expected: the paper gives pictures and no number.
@@ -17,8 +17,10 @@ at 256×256.
 Cost: two epochs of COCO's 82,783 photos are 41,390 steps of 4.
 """
 
-from configs import common
+from ml_collections import ConfigDict
+
+from shift_jax.config import nested, style
 
 
 def get_config(options=""):
-    return common.style_transfer(options)
+    return ConfigDict(nested(style(options)))

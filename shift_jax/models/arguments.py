@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shift_jax.config import literal
 from shift_jax.errors import InputError, did_you_mean
 
 
@@ -70,16 +69,3 @@ def split_options(
             f"{did_you_mean(name, options)}"
         )
     return words, own
-
-
-def literal(text: str) -> Any:
-    """A Python literal, a power of two numbers such as 0.5**0.5, or the text itself."""
-    if text in ("true", "false"):  # As absl's flags are written.
-        return text == "true"
-    base, power, exponent = text.partition("**")
-    try:
-        value = ast.literal_eval(base)
-        # In floats, where a huge power is an error at once; complex results are no argument.
-        return math.pow(value, ast.literal_eval(exponent)) if power else value
-    except (ValueError, SyntaxError, TypeError, OverflowError):
-        return text

@@ -14,8 +14,8 @@ from logging import Formatter, LogRecord
 
 from absl import app, flags, logging
 
+from shift_jax.config import literal
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.models.arguments import literal
 from shift_jax.training.stopping import StoppedError
 from shift_jax.training.workdir import flatten
 

@@ -1,12 +1,23 @@
 import importlib
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar, common
+from shift_jax.config import (
+    check,
+    cifar,
+    faces,
+    from_dict,
+    imagenet,
+    nested,
+    quickstart,
+    style,
+    to_dict,
+)
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
 from shift_jax.tasks.face_losses import FaceClassifier
@@ -23,16 +34,40 @@ def test_every_config_says_what_it_is_and_how_to_run_it(name):
     module = importlib.import_module(f"configs.{name}")
     for part in ("Reproduces:", "Expected", "Cost:", f"python train.py --config=configs/{name}.py"):
         assert part in module.__doc__, part
-    options = {"style": ("mosaic",)}.get(name, ())
-    config = module.get_config(*options)
-    declared = getattr(common, config.task)()
-    for fields, known in ((config, declared), (config.data, declared.data)):
-        assert set(fields) == set(known), "fields are declared in common.py"
+
+
+RECIPES = [
+    ("cifar", (), cifar),
+    ("cifar", ("cifar10,resnet20,reduction=net,expansion=6,short",), cifar),
+    ("facenet", ("small",), partial(faces, "facenet")),
+    ("quickstart", (), quickstart),
+    ("resnet50", ("width=0.5**0.5",), partial(imagenet, "resnet50", arguments=("width",))),
+    ("shiftfacenet", ("paper",), partial(faces, "shiftfacenet")),
+    ("shiftnet_a", ("strong,smoke",), partial(imagenet, "shiftnet_a")),
+    ("shiftnet_b", (), partial(imagenet, "shiftnet_b")),
+    ("shiftnet_c", (), partial(imagenet, "shiftnet_c")),
+    ("shiftresnet50", ("batch_size=256",), partial(imagenet, "shiftresnet50")),
+    ("style", ("mosaic,candy,small",), style),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "recipe"), RECIPES)
+def test_the_package_builds_the_configs_of_the_files(name, options, recipe):
+    theirs = importlib.import_module(f"configs.{name}").get_config(*options)
+    ours = recipe(*options)
+    assert from_dict(theirs.to_dict()) == ours
+    # With tuples in both, because train.py's flags cannot override a list.
+    assert theirs.to_dict() == nested(ours)
+    check(ours)
+
+
+def test_every_file_is_compared_with_the_package():
+    assert {name for name, *_ in RECIPES} == set(EXPERIMENTS)
 
 
 def test_the_authors_recipe():
-    config = cifar.get_config("cifar100,shiftresnet56,expansion=6")
-    assert (config.model.name, config.model.expansion) == ("shiftresnet56", 6)
+    config = cifar("cifar100,shiftresnet56,expansion=6")
+    assert (config.model.name, config.model.arguments) == ("shiftresnet56", {"expansion": 6})
     steps_per_epoch = math.ceil(50_000 / config.batch_size)
     assert steps_per_epoch == 391 and not config.data.drop_remainder
     assert config.epochs == 82 + 41 + 41
@@ -46,11 +81,11 @@ def test_the_authors_recipe():
 
 
 def test_the_recipe_for_few_epochs():
-    paper = cifar.get_config("cifar100,shiftresnet20,expansion=9").to_dict()
-    short = cifar.get_config("cifar100,shiftresnet20,expansion=9,short").to_dict()
+    paper = to_dict(cifar("cifar100,shiftresnet20,expansion=9"))
+    short = to_dict(cifar("cifar100,shiftresnet20,expansion=9,short"))
     assert (short["epochs"], short["batch_size"], short["data"]["pad"]) == (4, 64, 0)
     assert short["schedule"]["name"] == "cosine"
-    # Another initialisation is another start, and what it starts to train is the same network.
+    # Another initialization is another start, and what it starts to train is the same network.
     assert short["model"] == paper["model"] | {"initialization": "he"}
 
 
@@ -59,7 +94,7 @@ def test_face_configs_are_the_papers_networks():
         ("shiftfacenet", 560_160, 129),
         ("facenet", 23_482_624, 513),
     ):
-        config = importlib.import_module(f"configs.{name}").get_config("paper")
+        config = faces(name, "paper")
         assert (config.model.name, config.data.image_size) == (name, 160)
         assert (config.data.num_identities, config.data.eval_split) == (10_000, "random")
         assert config.loss.center_weight > 0 and config.loss.margin == "none"
@@ -72,34 +107,25 @@ def test_face_configs_are_the_papers_networks():
         sizes = {part: count(tree) for part, tree in shapes["params"].items()}
         assert sizes == {"network": parameters, "head": 10_000 * per_identity}
     with pytest.raises(InputError, match="have 'papers', expected paper or small. Did you mean"):
-        common.face_embedding("facenet", "papers")
+        faces("facenet", "papers")
 
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def test_options_are_read_as_python_values():
-    words, pairs = common.parse_options("cifar10, resnet20,reduction=net,factor=2.5,x=0")
-    assert words == ["cifar10", "resnet20"]
-    assert pairs == {"reduction": "net", "factor": 2.5, "x": 0}
-
-
 @pytest.mark.parametrize("options", ["", "cifar100", "mnist,resnet20", "cifar10,resnet20,fast"])
 def test_options_without_dataset_and_model(options):
     with pytest.raises(InputError, match=r"expected cifar10 or cifar100, then a model"):
-        cifar.get_config(options)
+        cifar(options)
 
 
-IMAGENET = {
-    name: importlib.import_module(f"configs.{name}")
-    for name in ("shiftnet_a", "shiftnet_b", "shiftnet_c", "shiftresnet50", "resnet50")
-}
+IMAGENET = ("shiftnet_a", "shiftnet_b", "shiftnet_c", "shiftresnet50", "resnet50")
 
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_configs_are_the_papers_recipe(name):
-    config = IMAGENET[name].get_config()
+    config = imagenet(name)
     assert config.model.name == name and config.model.initialization == "he"
     assert (config.batch_size, config.epochs) == (2048, 90)
     # Step by step, as it will be: 1,281,167 images make 625 whole batches.
@@ -112,12 +138,12 @@ def test_imagenet_configs_are_the_papers_recipe(name):
 
 
 def test_imagenet_options():
-    config = IMAGENET["resnet50"].get_config("width=0.5**0.5,batch_size=256")
-    assert config.model.width == pytest.approx(0.7071, abs=1e-4)
+    config = imagenet("resnet50", "width=0.5**0.5,batch_size=256", arguments=("width",))
+    assert config.model.arguments["width"] == pytest.approx(0.7071, abs=1e-4)
     assert config.batch_size == 256 and config.schedule.learning_rate == pytest.approx(0.1)
-    strong = IMAGENET["shiftnet_a"].get_config("strong")
+    strong = imagenet("shiftnet_a", "strong")
     assert strong.mixup_alpha > 0 and strong.data.randaugment_num_ops > 0 and strong.ema_decay > 0
-    smoke = IMAGENET["shiftnet_a"].get_config("smoke,strong")
+    smoke = imagenet("shiftnet_a", "smoke,strong")
     assert smoke.data.name == "synthetic" and smoke.mixup_alpha > 0
 
 
@@ -133,4 +159,4 @@ def test_imagenet_options():
 )
 def test_wrong_imagenet_options(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        IMAGENET["shiftnet_a"].get_config(options)
+        imagenet("shiftnet_a", options)

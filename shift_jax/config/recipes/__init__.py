@@ -1,0 +1,1 @@
+"""The experiments that `configs/` names, each as a function that returns its config."""
