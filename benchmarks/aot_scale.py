@@ -26,6 +26,7 @@ from benchmarks.aot_step import SLICES, Cell, program
 from benchmarks.collectives import KINDS, collectives, totals, trip_counts
 from benchmarks.table import write_table
 from benchmarks.tpu_compiler import CHIPS
+from shift_jax.markdown import markdown_table
 
 TABLE = Path(__file__).parent / "results" / "aot_scale.csv"
 SECONDS_PER_HOP = 1e-6  # About, from one chip to the next: jax-ml.github.io/scaling-book/tpus.
@@ -170,13 +171,13 @@ FSDP_HEADINGS = {
     "state_mb": "State of a chip, MB",
     "state_by_shardings_mb": "by its shardings",
     "all_gather": "all-gather",
-    "all_gather_mb": "MB",
+    "all_gather_mb": "all-gather, MB",
     "reduce_scatter": "reduce-scatter",
-    "reduce_scatter_mb": "MB",
+    "reduce_scatter_mb": "reduce-scatter, MB",
     "collective_permute": "permute",
-    "collective_permute_mb": "MB",
+    "collective_permute_mb": "permute, MB",
     "all_reduce": "all-reduce",
-    "all_reduce_mb": "MB",
+    "all_reduce_mb": "all-reduce, MB",
     "link_mb": "MB sent",
     "used_gb": "GB of a chip",
 }
@@ -189,13 +190,9 @@ def markdown(rows: dict[str, dict]) -> str:
     sharded = [cell for cell in cells if cell.fsdp > 1]
     compared = {cell._replace(fsdp=1) for cell in sharded}
     return "\n\n".join(
-        "\n".join(
-            f"| {' | '.join(line)} |"
-            for line in (
-                headings.values(),
-                ["---"] * len(headings),
-                *([str(row.get(key) or "–") for key in headings] for row in some),
-            )
+        markdown_table(
+            [{title: row.get(key) or "–" for key, title in headings.items()} for row in some],
+            left=(HEADINGS["cell"],),
         )
         for headings, some in (
             (HEADINGS, [row for cell, row in cells.items() if cell.fsdp == 1]),

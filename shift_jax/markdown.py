@@ -1,31 +1,60 @@
-"""Rows of cells as text, Markdown or CSV."""
+"""Tables of rows, as Markdown and as plain text for a terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+_SHORTEST_RULE = 3
+"""Dashes that Markdown wants below a heading."""
 
-def text_grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], total: bool = False) -> str:
-    """Returns aligned text, numbers to the right and with thousands separators.
+
+def markdown_table(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    left: Collection[str] | None = None,
+    total: bool = False,
+) -> str:
+    """Returns a Markdown table whose columns line up in the source too; "" without rows.
 
     Args:
-      columns: headings.
-      rows: one cell per column: text, int, float or None for an empty one.
-      total: whether the last row is a total, set apart by a line.
+      rows: cells by column, the same columns in every row: text, an int, a float, or None for an
+        empty cell. Integers get thousands separators, floats two decimals.
+      left: the columns to align on the left; None aligns columns of numbers on the right.
+      total: whether the last row is a total, which is bold.
     """
-    cells = [list(columns), *([_text(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numeric = _numeric(columns, rows)
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
+    rows = list(rows)
+    if not rows:
+        return ""
+    left = _text_columns(rows) if left is None else left
+    lines = [[_text(cell).replace("|", "\\|") for cell in row.values()] for row in rows]
+    if total:
+        lines[-1] = [f"**{cell}**" if cell else "" for cell in lines[-1]]
+    lines = [list(rows[0]), *lines]
+    widths = [max(_SHORTEST_RULE, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [
+        "-" * width if name in left else "-" * (width - 1) + ":"
+        for name, width in zip(rows[0], widths, strict=True)
     ]
+    lines = _aligned(lines, widths, [name in left for name in rows[0]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def text_table(rows: Iterable[Mapping[str, Any]], *, total: bool = False) -> str:
+    """Returns aligned text, numbers on the right; "" without rows.
+
+    Args:
+      rows: as for `markdown_table`.
+      total: whether the last row is a total, which a rule sets apart.
+    """
+    rows = list(rows)
+    if not rows:
+        return ""
+    left = _text_columns(rows)
+    cells = [list(rows[0]), *([_text(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = _aligned(cells, widths, [name in left for name in rows[0]])
+    lines = ["  ".join(line).rstrip() for line in aligned]
     rule = "-" * max(map(len, lines))
     lines.insert(1, rule)
     if total:
@@ -33,24 +62,14 @@ def text_grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], total: bool
     return "\n".join(lines)
 
 
-def markdown_grid(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], total: bool = False
-) -> str:
-    """Returns a Markdown table, its arguments as `text_grid`'s; a total is bold."""
-    lines = [[_text(cell).replace("|", "\\|") for cell in row] for row in rows]
-    if total:
-        lines[-1] = [f"**{cell}**" if cell else "" for cell in lines[-1]]
-    rule = ["---:" if right else "---" for right in _numeric(columns, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [list(columns), rule, *lines])
-
-
-def csv_grid(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns CSV with plain numbers and no total."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue().rstrip("\n")
+def _aligned(lines: list[list[str]], widths: list[int], left: list[bool]) -> list[list[str]]:
+    return [
+        [
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(line, widths, left, strict=True)
+        ]
+        for line in lines
+    ]
 
 
 def _text(cell: Any) -> str:
@@ -61,9 +80,10 @@ def _text(cell: Any) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def _numeric(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bool]:
-    return [
-        any(isinstance(row[i], int | float) for row in rows)
-        and all(row[i] is None or isinstance(row[i], int | float) for row in rows)
-        for i in range(len(columns))
-    ]
+def _text_columns(rows: list[Mapping[str, Any]]) -> set[str]:
+    """The columns with a cell that is no number, and empty ones."""
+    return {
+        name
+        for name in rows[0]
+        if any(isinstance(row[name], str) for row in rows) or all(row[name] is None for row in rows)
+    }

@@ -8,16 +8,18 @@ network.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import partial
+from typing import Any
 
 from shift_jax.counting import LayerRow, layer_table
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.markdown import csv_grid, markdown_grid, text_grid
+from shift_jax.markdown import markdown_table, text_table
 from shift_jax.models import create_model, model_record
 from shift_jax.models.arguments import split_arguments
 
@@ -51,11 +53,19 @@ def main(arguments: Sequence[str]) -> None:
         layers = [asdict(row) for row in rows]
         print(json.dumps({**head, **totals, "layers": layers}, indent=2, default=str))
     elif options["format"] == "csv":
-        print(csv_grid(_COLUMNS, [_cells(row) for row in rows]))
+        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(_cells, rows))
     else:
-        grid = text_grid if options["format"] == "text" else markdown_grid
-        total = ["total", " ".join(title), _by(image_shape), *totals.values(), None, None]
-        print(grid(_COLUMNS, [*map(_cells, rows), total], total=True))
+        table = text_table if options["format"] == "text" else markdown_table
+        total = {
+            **dict.fromkeys(_COLUMNS),
+            "name": "total",
+            "kind": " ".join(title),
+            "output_shape": _by(image_shape),
+            **totals,
+        }
+        print(table([*map(_cells, rows), total], total=True))
 
 
 _COLUMNS = [field.name for field in fields(LayerRow)]
@@ -73,9 +83,11 @@ All others are arguments of the model, such as --expansion=3, --num_classes=10, 
 or --dtype=bfloat16."""
 
 
-def _cells(row: LayerRow) -> list:
-    cells = [getattr(row, column) for column in _COLUMNS]
-    return [_by(cell) if isinstance(cell, tuple) else cell for cell in cells]
+def _cells(row: LayerRow) -> dict[str, Any]:
+    return {
+        column: _by(cell) if isinstance(cell, tuple) else cell
+        for column, cell in asdict(row).items()
+    }
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from absl import flags
 
 from shift_jax.errors import InputError
-from shift_jax.paper.run_tables import NOT_RUN, SWEEP, cost, markdown_table, run_tables, spread
+from shift_jax.paper.run_tables import NOT_RUN, SWEEP, aligned_table, cost, run_tables, spread
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
@@ -130,7 +130,7 @@ def _table_5(cifar100: Sequence[Result], cifar10: Sequence[Result]) -> list[str]
     for title, cells in tables:
         rows = [_row(name, cells[name], ours.get(name), ours_10.get(name)) for name in cells]
         if rows:
-            sections.append(f"### {title}\n\n{markdown_table(rows)}\n")
+            sections.append(f"### {title}\n\n{aligned_table(rows)}\n")
         if any("-module-" in name and cells[name].cifar100 for name in cells):
             sections.append(_MODULE_WISE)
     return sections

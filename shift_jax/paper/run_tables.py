@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from shift_jax.markdown import markdown_table
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
@@ -54,12 +55,12 @@ def run_tables(
     names = dict.fromkeys(cell.runs[0].allocation for cell in allocated)
     listed = "\n".join(_weights_line(name, NAMED_ALLOCATIONS | {**weights}) for name in names)
     sections = {
-        f"schedules of other lengths than {EPOCHS} epochs": markdown_table(
+        f"schedules of other lengths than {EPOCHS} epochs": aligned_table(
             _schedule_row(cell, published) for cell in others
         ),
         "shifts allocated otherwise than uniformly": allocated
-        and f"{_PAIRED}\nWeights of the directions:\n\n{listed}\n\n{markdown_table(rows)}",
-        "every run": markdown_table(map(_run_row, in_order)),
+        and f"{_PAIRED}\nWeights of the directions:\n\n{listed}\n\n{aligned_table(rows)}",
+        "every run": aligned_table(map(_run_row, in_order)),
         "commands": cells
         and "\n".join([_REPEAT, "```sh", *(_command(dataset, cell) for cell in cells), "```"]),
     }
@@ -174,16 +175,6 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def markdown_table(rows: Iterable[dict[str, str]]) -> str:
-    """Returns rows of cells by column as Markdown that is aligned as text too; "" without rows."""
-    rows = [{name: cell.replace("|", "\\|") for name, cell in row.items()} for row in rows]
-    if not rows:
-        return ""
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    left = {name: name in _LEFT_ALIGNED for name in widths}
-    rule = {name: "-" * w if left[name] else "-" * (w - 1) + ":" for name, w in widths.items()}
-    lines = [
-        [row[name].ljust(w) if left[name] else row[name].rjust(w) for name, w in widths.items()]
-        for row in ({name: name for name in widths}, rule, *rows)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def aligned_table(rows: Iterable[Mapping[str, str]]) -> str:
+    """Returns rows as Markdown, with accuracies and other numbers on the right."""
+    return markdown_table(rows, left=_LEFT_ALIGNED)

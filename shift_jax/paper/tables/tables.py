@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from shift_jax.errors import InputError
-from shift_jax.markdown import markdown_grid, text_grid
+from shift_jax.markdown import markdown_table, text_table
 from shift_jax.paper.tables import cifar, other
 from shift_jax.paper.tables.parts import Part
 from shift_jax.training import cli
@@ -70,23 +70,23 @@ def as_json(parts: Sequence[Part]) -> str:
 
 
 def _block(part: Part, markdown: bool) -> str:
-    columns = [column for column in part.rows[0] if column != "note"]
     rows, notes = [], []
     for row in part.rows:
-        cells = [row[column] for column in columns]
+        cells = {column: cell for column, cell in row.items() if column != "note"}
         if note := row.get("note"):
             if note not in notes:
                 notes.append(note)
-            cells[0] = f"{cells[0]} [{notes.index(note) + 1}]"
+            first = next(iter(cells))
+            cells[first] = f"{cells[first]} [{notes.index(note) + 1}]"
         rows.append(cells)
     title = f"Table {part.table}: {part.title}"
     remarks = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
     remarks.extend(part.remarks)
     if markdown:
-        lines = [f"### {title}", "", markdown_grid(columns, rows), ""]
+        lines = [f"### {title}", "", markdown_table(rows), ""]
         lines += [f"- {remark}" for remark in remarks]
     else:
-        lines = [title, text_grid(columns, rows)]
+        lines = [title, text_table(rows)]
         lines += [textwrap.fill(remark, 100) for remark in remarks]
     return "\n".join(lines).rstrip()
 
