@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
@@ -32,10 +32,35 @@ ShiftModule = Literal["csc", "sc2"]
 _SHIFT_MODULES = {"csc": CSC, "sc2": SC2}
 
 
-def shift_module(module: ShiftModule, **arguments) -> Callable[..., CSC]:
-    """Returns the constructor of the paper's CSC or SC² modules (Figure 3), arguments bound."""
+@dataclass(frozen=True)
+class BlockFactory:
+    """Makes blocks of one class with some of their arguments bound.
+
+    Factories with equal classes and arguments are equal, also after a copy or a pickle, and so are
+    the networks that have them as attributes. `functools.partial` equals only itself, and then
+    `jax.jit` would trace each network anew.
+
+    Attributes:
+      block: the class.
+      arguments: sorted pairs of names and hashable values.
+    """
+
+    block: type[nn.Module]
+    arguments: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, block: type[nn.Module], **arguments) -> BlockFactory:
+        """Returns the factory that binds `arguments`."""
+        return cls(block, tuple(sorted(arguments.items())))
+
+    def __call__(self, *args, **kwargs) -> Any:
+        return self.block(*args, **(dict(self.arguments) | kwargs))
+
+
+def shift_module(module: ShiftModule, **arguments) -> BlockFactory:
+    """Returns the factory of the paper's CSC or SC² modules (Figure 3), arguments bound."""
     check_choice("module", module, _SHIFT_MODULES)
-    return partial(_SHIFT_MODULES[module], **arguments)
+    return BlockFactory.of(_SHIFT_MODULES[module], **arguments)
 
 
 class ConvNorm(nn.Module):

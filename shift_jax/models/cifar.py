@@ -15,7 +15,7 @@ import flax.linen as nn
 
 from shift_jax.errors import InputError, check_choice
 from shift_jax.layers import ShiftConv, batch_norm, middle_channels
-from shift_jax.models.blocks import ShiftModule, shift_module
+from shift_jax.models.blocks import BlockFactory, ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 from shift_jax.models.residual_blocks import BasicBlock, DepthwiseBlock
@@ -112,7 +112,7 @@ def resnet(
     if int(widths[0] / middle_factor) < 1:
         largest = 16**2 if reduction == "net" else 16
         raise InputError(f"factor {factor} leaves no filter of 16: use one of at most {largest}.")
-    block = partial(
+    block = BlockFactory.of(
         BasicBlock, middle_factor=middle_factor, always_project=shortcut == "projection"
     )
     return _cifar_net(depth, block, widths=widths, **common)
@@ -151,6 +151,7 @@ def shiftresnet(
     if direction_weights is not None:
         shift = ShiftConv(1, kernel_size, order=order, direction_weights=direction_weights)
         shift.channel_offsets(1)  # Likewise.
+        direction_weights = shift.direction_weights  # Hashable, also where a list was given.
     block = shift_module(
         module,
         expansion=expansion,
@@ -177,7 +178,7 @@ def depthwiseresnet(
     20: 38,602 and 7,053,952; 56: 113,194 and 18,039,424; 110: 225,082 and 34,517,632.
     """
     middle_channels(expansion, 16)
-    block = partial(DepthwiseBlock, expansion=expansion)
+    block = BlockFactory.of(DepthwiseBlock, expansion=expansion)
     return _cifar_net(depth, block, **common)
 
 

@@ -1,12 +1,17 @@
+import copy
+import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 
+import jax
 import pytest
 
 import shift_jax
 from shift_jax import create_model, list_models
 from shift_jax.errors import InputError
+from shift_jax.models import model_record
 from tests.conftest import REPOSITORY
 
 
@@ -63,6 +68,7 @@ def test_importing_the_package_needs_only_jax_flax_and_numpy():
     heavy = "tensorflow grain orbax optax clu ml_collections sklearn matplotlib PIL"
     code = f"""
 import sys
+from functools import partial
 import flax.linen  # Itself imports orbax and more where they are installed.
 for name in {heavy.split()!r}:
     sys.modules[name] = None
@@ -75,3 +81,43 @@ shift_jax.create_model("shiftresnet20")
 def test_version_is_that_of_the_changelog():
     newest = re.search(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert shift_jax.__version__ == newest[1]
+
+
+@pytest.mark.parametrize("name", [n for n in list_models() if not n.startswith("tiny")])
+def test_equal_arguments_make_equal_networks(name):
+    """Otherwise `jit` with a static network traces again for each copy of it."""
+    for arguments in ({}, *(count.arguments for count in model_record(name).counts)):
+        model, same = create_model(name, **arguments), create_model(name, **arguments)
+        for other in (same, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert other is not model and other == model and hash(other) == hash(model)
+        assert create_model(name, **arguments, features_only=True) != model
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("shiftresnet20", {"direction_weights": [1, 0, 1, 0, 1, 0, 1, 0, 1]}),
+        ("shiftresnet20", {"module": "sc2", "dtype": "bfloat16"}),
+        ("resnet20", {"reduction": "module", "expansion": 3}),
+        ("shiftresnet50", {"module": "sc2", "implementation": "xla"}),
+        ("depthwiseresnet20", {"expansion": 2}),
+    ],
+)
+def test_arguments_tell_networks_apart(name, arguments):
+    model, same = create_model(name, **arguments), create_model(name, **arguments)
+    assert model == pickle.loads(pickle.dumps(same)) and hash(model) == hash(same)
+    assert model != create_model(name)
+
+
+def test_a_copy_of_a_network_is_not_traced_again():
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def features(model, x):
+        traces.append(model)
+        return x + len(model.widths)
+
+    for model in (create_model("shiftresnet20"), create_model("shiftresnet20")):
+        features(model, 1.0)
+        features(copy.deepcopy(model), 1.0)
+    assert len(traces) == 1
