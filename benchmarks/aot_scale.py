@@ -26,6 +26,7 @@ from benchmarks.aot_step import SLICES, Cell, program
 from benchmarks.collectives import KINDS, collectives, totals, trip_counts
 from benchmarks.table import write_table
 from benchmarks.tpu_compiler import CHIPS
+from shift_jax.files import replaced_file
 from shift_jax.markdown import markdown_table
 
 TABLE = Path(__file__).parent / "results" / "aot_scale.csv"
@@ -111,7 +112,8 @@ def kept_program(cell: Cell, directory: Path | None) -> dict:
     found = program(cell)
     if path:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(json.dumps(found).encode()))
+        with replaced_file(path) as temporary:
+            temporary.write_bytes(gzip.compress(json.dumps(found).encode()))
     return found
 
 

@@ -49,6 +49,7 @@ from benchmarks.formulations import training_step
 from benchmarks.shift import RESULTS, machine, torch
 from benchmarks.table import write_table
 from shift_jax import create_model, ops
+from shift_jax.files import replaced_file
 from shift_jax.layers import ShiftConv
 from shift_jax.models.registry import model_record
 from shift_jax.ops.fused import call
@@ -480,7 +481,8 @@ def chart(path: Path, rows: list[dict], networks: bool) -> None:
     if not networks:
         bars = panels[0, 0].get_legend_handles_labels()
         figure.legend(*bars, loc="outside lower center", ncols=6)
-    figure.savefig(path)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary)
     print(f"wrote {path.name}")
 
 

@@ -48,6 +48,7 @@ from shift_jax.data.identities import image_paths
 from shift_jax.data.images import resize_and_centre_crop
 from shift_jax.data.unreadable import UnreadableImage
 from shift_jax.errors import InputError, check_choice
+from shift_jax.files import replaced_file
 
 _OPTIONS = {
     "image_size": "160",
@@ -94,6 +95,7 @@ def align_folder(
         can not be made or written.
     """
     import tqdm
+    from PIL import Image
 
     check_choice("face", face, CHOICES)
     if image_size not in _SIZES:
@@ -132,10 +134,10 @@ def align_folder(
             continue
         with as_bad_folder(target):
             (target / row.output).parent.mkdir(parents=True, exist_ok=True)
-        partial = _write_partial(pixels, target / row.output)
-        # In this order a face that no row tells of is not ours, whenever we are killed.
-        report.append(row)
-        os.replace(partial, target / row.output)
+        with replaced_file(target / row.output) as temporary:
+            Image.fromarray(pixels).save(temporary, "JPEG", quality=_QUALITY, subsampling=0)
+            # In this order a face that no row tells of is not ours, whenever we are killed.
+            report.append(row)
     return [report.rows[path] for path in paths]
 
 
@@ -234,16 +236,6 @@ def _check_unknown(outputs: Iterable[pathlib.Path]) -> None:
                 f"{path} is there and {FILE_NAME} does not tell of it: choose another folder for "
                 "the aligned faces, or remove it."
             )
-
-
-def _write_partial(pixels: np.ndarray, path: pathlib.Path) -> pathlib.Path:
-    """Writes a JPEG beside its place, under the same name each time: a rerun leaves no rubbish."""
-    from PIL import Image
-
-    # Its end only: the name may be as long as the system takes already.
-    partial = path.with_name(f".{path.name[-40:]}.partial")
-    Image.fromarray(pixels).save(partial, "JPEG", quality=_QUALITY, subsampling=0)
-    return partial
 
 
 def main(arguments: list[str]) -> None:

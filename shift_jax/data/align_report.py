@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from shift_jax.errors import InputError
+from shift_jax.files import replaced_file
 
 FILE_NAME = "align_report.csv"
 
@@ -83,12 +84,11 @@ class Report:
           InputError: the folder can not be made or written.
         """
         self.rows = {row.path: row for row in rows}
-        partial = self._path.with_name(f".{FILE_NAME}.partial")
         text = _line(_COLUMNS) + "".join(map(_as_line, self.rows.values()))
         with as_bad_folder(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(os.fsencode(text))
-            os.replace(partial, self._path)
+            with replaced_file(self._path) as temporary:
+                temporary.write_bytes(os.fsencode(text))
 
     def append(self, row: Row) -> None:
         """Adds the row of one photo, in place of an earlier one."""

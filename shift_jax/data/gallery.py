@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from shift_jax.errors import InputError
+from shift_jax.files import as_input_error, output_file
+
+_ADVICE = "choose another --output"
 
 
 class Gallery(NamedTuple):
@@ -31,25 +34,22 @@ class Gallery(NamedTuple):
 def check_gallery_path(path: str | os.PathLike) -> None:
     """Raises InputError unless a gallery can be written to `path`, tried by a file beside it."""
     path = Path(path)
-    with _partial_of(path) as partial:
+    with as_input_error(path, _ADVICE):
         if path.is_dir():
             raise InputError(f"{path} is a folder: name a file in it, as {path / 'faces.npz'}.")
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is a device or the like: name a file, as faces.npz.")
         if not path.absolute().parent.is_dir():
             raise InputError(f"The folder of {path} does not exist: make it.")
-        # Not empty: a full disk still takes a name.
-        partial.write_bytes(bytes(4096))
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(4096))  # Not empty: a full disk still takes a name.
 
 
 def save_gallery(path: str | os.PathLike, gallery: Gallery) -> None:
     """Writes a gallery, whole or not at all; InputError where that is not possible."""
-    path = Path(path)
-    with _partial_of(path) as partial:
-        # As a file, since to a name numpy adds .npz.
-        with partial.open("wb") as file:
-            np.savez(file, **gallery._asdict())
-        os.replace(partial, path)
+    # As a file, since to a name numpy adds .npz.
+    with output_file(path, _ADVICE) as temporary, temporary.open("wb") as file:
+        np.savez(file, **gallery._asdict())
 
 
 def load_gallery(path: str | os.PathLike) -> Gallery:
@@ -124,19 +124,3 @@ def _refuse(path: str | os.PathLike, why: str, cause: Exception | None = None) -
         f"{os.fspath(path)} is no file of embeddings ({why}): make one by --embed=FOLDER "
         "--output=FILE.npz."
     ) from cause
-
-
-@contextlib.contextmanager
-def _partial_of(path: Path) -> Iterator[Path]:
-    """Yields a name beside `path` for what is not whole yet; makes one sentence of an OSError."""
-    # Path("/") and Path(".") have no name; they are folders, which is found out next.
-    partial = path.absolute().parent / f".{path.name}.partial"
-    try:
-        yield partial
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): choose another --output."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

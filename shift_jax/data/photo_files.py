@@ -7,7 +7,6 @@ import functools
 import io
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from shift_jax.data import pillow
 from shift_jax.data.unreadable import UndecodableError, UnreadableImage
 from shift_jax.errors import InputError
+from shift_jax.files import replaced_file
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -133,13 +133,8 @@ def save_photo(path: str | os.PathLike, photo: Photo) -> None:
     path = Path(path)
     check_photo_path(path, photo.pixels.shape[:2])
     content = _encoded(photo, _format(path), path)
-    # In the same folder: only within one file system can a file take the place of another. A name
-    # of its own, since one made of the photo's could be too long.
-    with tempfile.TemporaryDirectory(prefix=".partial.", dir=path.parent) as folder:
-        # A folder, because a file made by `open` has the usual permissions, unlike tempfile's.
-        partial = Path(folder) / "photo"
-        partial.write_bytes(content)
-        os.replace(partial, path)
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _encoded(photo: Photo, name: str, path: Path) -> bytes:

@@ -18,13 +18,13 @@ from types import MappingProxyType
 from absl import flags
 
 from shift_jax.errors import InputError
+from shift_jax.files import output_file
 from shift_jax.paper.run_tables import NOT_RUN, SWEEP, aligned_table, cost, run_tables, spread
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.paper.sweep.trained import TrainedCell, rows_of_flag, trained_cells
 from shift_jax.paper.tables.published import Published, families
-from shift_jax.tasks.whole_file import whole_file
 from shift_jax.training import cli
 from shift_jax.weights.shipped import weights_named
 
@@ -186,8 +186,8 @@ def save_page(path: str | os.PathLike[str], page: str) -> None:
     Raises:
       InputError: a file that cannot be written.
     """
-    with whole_file(Path(path)) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    with output_file(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _weights_beside(path: str, results: Iterable[Result]) -> dict[str, tuple[float, ...]]:

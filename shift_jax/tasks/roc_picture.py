@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from shift_jax.errors import InputError
+from shift_jax.files import output_file
 from shift_jax.tasks.verification import roc
-from shift_jax.tasks.whole_file import whole_file
 
 _LOWEST_FAR = 1e-4
 
@@ -83,5 +83,5 @@ def save_roc(
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
 
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished)
+    with output_file(path) as temporary:
+        figure.savefig(temporary)

@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from shift_jax.files import replaced_file
+
 _GAP = 4
 
 
@@ -32,9 +34,5 @@ def save_sheet(
             left = style_width + _GAP + column * (width + _GAP)
             sheet.paste(Image.fromarray(image), (left, row * (height + _GAP)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        sheet.save(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced_file(path) as temporary:
+        sheet.save(temporary)

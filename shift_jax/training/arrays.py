@@ -7,7 +7,6 @@ writes the file, for machines without TFDS. DIR is TFDS's folder; without it TFD
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
@@ -22,6 +21,7 @@ import numpy as np
 
 from shift_jax.data import load_source
 from shift_jax.errors import InputError, check_choice
+from shift_jax.files import replaced_file
 
 if TYPE_CHECKING:
     from shift_jax.data import Source
@@ -140,22 +140,14 @@ def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
       InputError: the file cannot be written there.
     """
     path = Path(path)
-    # With this process's number, so that two may write at the same time.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     named = {field: getattr(arrays, field) for field in Arrays._fields if field != "num_classes"}
     try:
-        with partial.open("wb") as file:
+        with replaced_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **named)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}): name another file."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # It is there only if something went wrong.
-            partial.unlink()
 
 
 def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:

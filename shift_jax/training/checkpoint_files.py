@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from shift_jax.errors import InputError
-from shift_jax.training.workdir import replace_file
+from shift_jax.files import replaced_file
 
 
 class DamagedError(InputError):
@@ -77,7 +77,8 @@ def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
     """Puts the metrics into the manifest of a complete checkpoint; raises `DamagedError`."""
     signed = _signed(read_manifest(folder) | {"metrics": metrics})
     path = folder / "manifest" / "metadata"
-    replace_file(path.with_name(path.name + ".partial"), path, json.dumps(signed))
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps(signed))
 
 
 def read_state(folder: Path, abstract_state: Any) -> Any:

@@ -6,9 +6,6 @@ The commands are `shift_jax.weights.import_torch` and `shift_jax.weights.export_
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError, check_choice
+from shift_jax.files import replaced_folder
 from shift_jax.models import create_model, model_record
 from shift_jax.training.checkpoints import Checkpoints, restore_variables
 from shift_jax.training.evaluation import checkpoint_of
@@ -119,19 +117,10 @@ def import_weights(
 def _write(output: Path, variables: dict, config: dict) -> None:
     """Makes the folder whole or not at all: beside the target, then moved there."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".import-", dir=output.parent))
-    try:
-        claim_workdir(partial, config)
-        with Checkpoints(partial / "checkpoints") as checkpoints:
+    with replaced_folder(output) as temporary:
+        claim_workdir(temporary, config)
+        with Checkpoints(temporary / "checkpoints") as checkpoints:
             checkpoints.save(0, variables, config=config)
-        if output.exists():
-            output.rmdir()
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)  # mkdtemp's folders are for their owner alone.
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def export_safetensors(

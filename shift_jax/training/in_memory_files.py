@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from shift_jax.errors import InputError
+from shift_jax.files import replaced_file
 from shift_jax.training.arrays import is_damage
 from shift_jax.training.workdir import History, claim_workdir, flatten
 
@@ -33,16 +33,8 @@ def save_state(path: Path, arrays: Any, facts: dict) -> None:
         name: jax.random.key_data(leaf) if _is_key(leaf) else leaf
         for name, leaf in _by_name(arrays).items()
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, facts=np.asarray(json.dumps(facts)), **jax.device_get(named))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        error.filename = str(path)  # Which those of writing do not name.
-        raise
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, facts=np.asarray(json.dumps(facts)), **jax.device_get(named))
 
 
 def load_state(path: Path, identity: dict, template: Any) -> tuple[Any, dict] | None:

@@ -29,7 +29,7 @@ from shift_jax.training.step import (
     make_train_step,
 )
 from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir, computed_fields, sole_owner
+from shift_jax.training.workdir import as_dict, claim_workdir, computed_fields, workdir_lock
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -114,7 +114,7 @@ class _Trainer:
             claim_workdir(self.workdir, as_dict(self.config))
         with (
             self.stop,
-            sole_owner(self.workdir) if is_first() else contextlib.nullcontext(),
+            workdir_lock(self.workdir) if is_first() else contextlib.nullcontext(),
             Checkpoints(
                 self.workdir / "checkpoints",
                 keep_latest=self.config.keep_latest,

@@ -18,6 +18,7 @@ from absl import flags
 
 from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
+from shift_jax.files import output_file
 from shift_jax.training import cli
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.workdir import read_history
@@ -90,7 +91,8 @@ def _draw(trained: TrainedModel, workdir: Path, test_top1: float, target: Path) 
     examples.suptitle(
         f"Test images and predictions (test top-1 {100 * test_top1:.2f} %)", fontsize=11
     )
-    figure.savefig(target)
+    with output_file(target) as temporary:
+        figure.savefig(temporary)
 
 
 def _draw_curves(top: Axes, bottom: Axes, history: list[dict], steps_per_epoch: int) -> None:

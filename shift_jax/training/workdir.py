@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shift_jax.errors import InputError
+from shift_jax.files import errors_naming, lock, replaced_file
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -104,32 +104,24 @@ def _free_fields(fields: dict[str, Any]) -> set[str]:
 
 
 @contextlib.contextmanager
-def sole_owner(workdir: Path) -> Iterator[None]:
-    """A context in which no other process may write into `workdir`.
-
-    The lock is the system's and ends with the process, however it ends; nothing has to be removed
-    after a crash.
+def workdir_lock(workdir: Path) -> Iterator[None]:
+    """Keeps other processes from writing into `workdir` while the block runs.
 
     Raises:
-      InputError: another process has it.
+      InputError: another process has the lock, or `workdir` cannot be written.
     """
     path = workdir / "lock"
-    try:
-        file = path.open("a+")
-    except OSError as error:
-        _refuse(workdir, error)
-    with file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = held.enter_context(lock(path, wait=False))
         except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = path.read_text().strip() or "another process"
             raise InputError(
                 f"The workdir {workdir} is in use by {owner}: wait until that run ends, stop it, "
                 "or choose another --workdir."
             ) from None
-        except OSError:
-            pass  # A file system without locks.
+        except OSError as error:
+            _refuse(workdir, error)
         with contextlib.suppress(OSError):  # On a full disk, a lock without a name in it.
             file.truncate(0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -165,32 +157,8 @@ def read_config(workdir: Path) -> dict:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that `path` is either the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    replace_file(partial, path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def replace_file(partial: Path, path: Path, text: str) -> None:
-    """Puts `text` into `path` by way of `partial`, on the disk before it takes the name."""
-    with _errors_naming(path):
-        with partial.open("w") as file:
-            _write_through(file, text)
-        os.replace(partial, path)
-
-
-def _write_through(file: TextIO, text: str) -> None:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
-    """Makes an OSError name the file, which those of writing and of fsync do not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -225,8 +193,8 @@ class History:
             if record["step"] < start_step
             or (record["step"] == start_step and not (evaluate_again and record["kind"] == "eval"))
         ]
-        partial = self._path.with_name(self._path.name + ".partial")
-        replace_file(partial, self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        with replaced_file(self._path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._pending: list[str] = []
 
     def add(self, step: int, kind: str, **values: Any) -> None:
@@ -235,8 +203,10 @@ class History:
 
     def flush(self) -> None:
         """Appends the recorded lines to the file."""
-        with _errors_naming(self._path), self._path.open("a") as file:
-            _write_through(file, "".join(self._pending))
+        with errors_naming(self._path), self._path.open("a") as file:
+            file.write("".join(self._pending))
+            file.flush()
+            os.fsync(file.fileno())
         self._pending.clear()
 
 

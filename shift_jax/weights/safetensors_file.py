@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from shift_jax.errors import InputError
+from shift_jax.files import output_file
 
 
 def write_safetensors(
@@ -42,15 +42,8 @@ def write_safetensors(
     if not arrays:  # The library would write a header that is no JSON.
         raise InputError("The variables hold no arrays, expected at least one; pass trained ones.")
     content = _with_sorted_metadata(library.numpy.save(arrays, dict(metadata)))
-    path = Path(path)
-    try:
-        _write_atomically(path, content)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise InputError(
-            f"{path} cannot be written ({why}); expected a path in a folder that exists and can "
-            "be written to."
-        ) from error
+    with output_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
@@ -133,19 +126,6 @@ def _with_sorted_metadata(content: bytes) -> memoryview | bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # The elements are to be aligned.
     return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    # In the same folder: only within one file system can a file take the place of another.
-    temporary = tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent)
-    with temporary as folder:
-        # A folder, because a file made by `open` has the usual permissions, unlike tempfile's.
-        new = Path(folder) / "new"
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
 
 
 def _nested(flat: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, Any]:

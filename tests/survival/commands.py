@@ -176,7 +176,7 @@ def found_in(workdir: Path, text: str) -> str:
         return "writing a checkpoint"
     newest = max((int(name) for name in entries if name.isdigit()), default=0)
     if newest and newest % STEPS_PER_EPOCH == 0:
-        if (checkpoints / str(newest) / "manifest" / "metadata.partial").exists():
+        if any((checkpoints / str(newest) / "manifest").glob(".partial*.metadata")):
             return "completing a checkpoint"
         if not read_manifest(checkpoints / str(newest))["metrics"]:
             return "evaluating"

@@ -17,7 +17,7 @@ from shift_jax.errors import InputError
 from shift_jax.training.checkpoint_files import read_manifest
 from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.loop import train
-from shift_jax.training.workdir import History, claim_workdir, read_history, sole_owner
+from shift_jax.training.workdir import History, claim_workdir, read_history, workdir_lock
 from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command
@@ -37,15 +37,24 @@ def raising(error):
 
 def test_a_crash_while_metrics_are_added_leaves_the_old_or_the_new_ones(tmp_path, monkeypatch):
     state = {"params": {"w": jnp.arange(3.0)}}
+    leftovers = []
+
+    def crash(temporary, path):
+        leftovers.append(temporary)
+        raise KeyboardInterrupt
+
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(7, state, config={})
         with monkeypatch.context() as patch:
             # The last moment: all is written, and the new file does not have its name yet.
-            patch.setattr(os, "replace", raising(KeyboardInterrupt()))
+            patch.setattr(os, "replace", crash)
             with pytest.raises(KeyboardInterrupt):
                 checkpoints.add_metrics(7, {"top1": 0.5})
+    (leftover,) = leftovers
     manifest = tmp_path / "checkpoints" / "7" / "manifest"
-    assert (manifest / "metadata.partial").exists()
+    assert leftover.parent == manifest and not leftover.exists()
+    # A kill, unlike an exception, leaves it there.
+    leftover.write_text("{cut off")
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert not checkpoints.has_metrics(7)
         assert checkpoints.best_step is None
@@ -55,11 +64,10 @@ def test_a_crash_while_metrics_are_added_leaves_the_old_or_the_new_ones(tmp_path
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
         )
         assert checkpoints.restore_latest(template)[1] == 7
-        (manifest / "metadata.partial").write_text("{cut off")
         checkpoints.add_metrics(7, {"top1": 0.5})
         assert checkpoints.has_metrics(7)
         assert checkpoints.best_step == 7
-    assert not (manifest / "metadata.partial").exists()
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize("cut", [1, 20])
@@ -146,9 +154,9 @@ def test_a_new_workdir_that_cannot_be_written(tmp_path, monkeypatch, number, kin
 
 def test_a_workdir_has_one_owner_at_a_time(tmp_path):
     refused = rf"is in use by process {os.getpid()} on \S+: wait"
-    with sole_owner(tmp_path), pytest.raises(InputError, match=refused), sole_owner(tmp_path):
+    with workdir_lock(tmp_path), pytest.raises(InputError, match=refused), workdir_lock(tmp_path):
         pass
-    with sole_owner(tmp_path):
+    with workdir_lock(tmp_path):
         pass
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shift_jax.errors import InputError
-from shift_jax.tasks.whole_file import whole_file
+from shift_jax.files import output_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,5 +29,5 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path} has an ending for no picture, expected one such as .png or .svg.")
     # Without matplotlib's version, so that the same picture is the same file.
     metadata = {"Software": None} if path.suffix.lower() == ".png" else None
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished, metadata=metadata)
+    with output_file(path) as temporary:
+        figure.savefig(temporary, metadata=metadata)

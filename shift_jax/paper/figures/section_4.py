@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags, logging
 
 from shift_jax.errors import InputError, positive_int
+from shift_jax.files import replaced_file
 from shift_jax.paper.figures.contributions import (
     ModuleContributions,
     channel_contributions,
@@ -35,7 +36,6 @@ from shift_jax.paper.figures.correlations import (
 from shift_jax.paper.figures.drawings import save_contributions, save_correlations
 from shift_jax.paper.figures.trained_network import TrainedNetwork, trained_network
 from shift_jax.training import cli
-from shift_jax.training.workdir import replace_file
 
 # Fewer images, or pixels for each channel of a group, give correlations by chance.
 _FEW = 100
@@ -144,7 +144,8 @@ def _write_pairs(path: Path, module: ModuleContributions, pairs: list[RedundantP
         dy, dx = module.offsets[pair.first]
         cells = (pair.first, pair.second, f"{pair.correlation:.4f}")
         rows.writerow((module.layer, names[pair.direction], dy, dx, *cells))
-    replace_file(path.with_name(path.name + ".partial"), path, text.getvalue())
+    with replaced_file(path) as temporary:
+        temporary.write_text(text.getvalue())
 
 
 def main() -> None:

@@ -5,18 +5,17 @@ Several sweeps may append to one file at the same time, and be killed while they
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import fcntl
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from absl import logging
 
 from shift_jax.errors import InputError
+from shift_jax.files import lock
 
 
 class Result(NamedTuple):
@@ -118,7 +117,9 @@ def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> N
         writer.writerow([_text(*field) for field in result._asdict().items()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_writer(path), path.open("a+b", buffering=0) as file:
+        # Beside it and not the file itself: a file that someone replaced would have another lock.
+        beside = path.with_name(f".{path.name}.lock")
+        with lock(beside, wait=True), path.open("a+b", buffering=0) as file:
             _drop_torn_line(path, file)
             end = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -191,16 +192,6 @@ def _drop_torn_line(path: Path, file: BinaryIO) -> None:
             "The last line of %s, %r, was cut off when its writer was killed, and is removed.",
             *(path, torn.decode(errors="replace")),
         )
-
-
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    # Beside it and not the file itself: a file that someone replaced would have another lock.
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
-        # A file system without locks has but one writer, we hope.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _unusable(path: Path, error: OSError) -> InputError:

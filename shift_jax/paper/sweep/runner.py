@@ -27,7 +27,7 @@ from shift_jax.training.in_memory import state_path, train
 from shift_jax.training.in_memory_files import write_run
 from shift_jax.training.in_memory_run import NotFiniteError, Progress, Steps, Trained
 from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir, read_config, sole_owner
+from shift_jax.training.workdir import as_dict, claim_workdir, read_config, workdir_lock
 
 
 class StoppedBetweenError(StoppedError):
@@ -162,7 +162,7 @@ class Sweep:
             try:
                 for seed in job.seeds:
                     self._folder(job, seed).mkdir(parents=True, exist_ok=True)
-                    owned.enter_context(sole_owner(self._folder(job, seed)))
+                    owned.enter_context(workdir_lock(self._folder(job, seed)))
             except InputError as error:
                 # Without the advice after the colon: another folder would train it twice.
                 say(f"{job}: left out. {str(error).split(': ')[0]}.")

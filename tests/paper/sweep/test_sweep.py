@@ -24,7 +24,7 @@ from shift_jax.training.arrays import save_arrays
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.in_memory_run import Epoch, NotFiniteError, Trained
 from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import read_history, sole_owner
+from shift_jax.training.workdir import read_history, workdir_lock
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 
@@ -137,7 +137,7 @@ def test_a_dry_run_tells_and_does_nothing(arguments, tmp_path, capsys):
 def test_a_run_that_another_sweep_trains_is_left_out(arguments, tmp_path, capsys):
     run = folder(tmp_path) / "seed0"
     run.mkdir(parents=True)
-    with sole_owner(run):
+    with workdir_lock(run):
         main([*arguments, "--seeds=0"])
     printed = capsys.readouterr().out
     assert "tiny_block-1 seed 0: left out. The workdir" in printed and "is in use by" in printed
@@ -246,7 +246,7 @@ def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, 
         return trained(seeds)
 
     stub_training(monkeypatch, train)
-    monkeypatch.setattr(runner, "sole_owner", owner)
+    monkeypatch.setattr(runner, "workdir_lock", owner)
     main([*arguments, "--seeds=0,3,4"])
     assert tried == [(3, 4)]
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0, 3, 4]
