@@ -21,9 +21,9 @@ from shift_jax.errors import InputError
 from shift_jax.files import output_file
 from shift_jax.paper.run_tables import NOT_RUN, SWEEP, aligned_table, cost, run_tables, spread
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
+from shift_jax.paper.sweep.network_runs import NetworkRuns, grouped_runs, rows_of_flag
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.paper.sweep.trained import TrainedCell, rows_of_flag, trained_cells
 from shift_jax.paper.tables.published import Published, families
 from shift_jax.training import cli
 from shift_jax.weights.shipped import weights_named
@@ -117,7 +117,7 @@ def results_page(
 
 def _table_5(cifar100: Sequence[Result], cifar10: Sequence[Result]) -> list[str]:
     ours, ours_10 = _in_full(cifar100), _in_full(cifar10)
-    tables = [(family.title, family.cells) for family in families()]
+    tables = [(family.title, family.networks) for family in families()]
     known = {name: cell for _, cells in tables for name, cell in cells.items()}
     others = sorted((ours.keys() | ours_10.keys()) - known.keys())
     tables.append(("Other networks", dict.fromkeys(others, Published())))
@@ -136,17 +136,17 @@ def _table_5(cifar100: Sequence[Result], cifar10: Sequence[Result]) -> list[str]
     return sections
 
 
-def _in_full(results: Sequence[Result]) -> dict[str, TrainedCell]:
+def _in_full(results: Sequence[Result]) -> dict[str, NetworkRuns]:
     """Returns by name what was trained as Table 5 was."""
     return {
         cell.name: cell
-        for cell in trained_cells(results)
+        for cell in grouped_runs(results)
         if cell.epochs == EPOCHS and not cell.runs[0].allocation
     }
 
 
 def _row(
-    name: str, published: Published, cell: TrainedCell | None, cell_10: TrainedCell | None
+    name: str, published: Published, cell: NetworkRuns | None, cell_10: NetworkRuns | None
 ) -> dict[str, str]:
     known, known_10 = (published.cifar100, published.rerun), (published.cifar10,)
     if "-module-" in name and published.rerun is not None:
@@ -168,7 +168,7 @@ def _printed(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _accuracy(cell: TrainedCell | None, field: str, published: Iterable[float | None]) -> str:
+def _accuracy(cell: NetworkRuns | None, field: str, published: Iterable[float | None]) -> str:
     if cell is None:
         return NOT_RUN
     return spread(cell.values(field)) + _low(cell.mean(field), published)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from shift_jax.markdown import markdown_table
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS
+from shift_jax.paper.sweep.network_runs import NetworkRuns, grouped_runs, name_of, order
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.paper.sweep.trained import TrainedCell, name_of, order, trained_cells
 from shift_jax.paper.tables.published import families
 
 SWEEP = "python -m shift_jax.paper.sweep.sweep --table=5"
@@ -42,11 +42,11 @@ def run_tables(
       results: rows of its results file.
       weights: direction weights of allocations that are not named ones, as far as they are known.
     """
-    cells = trained_cells(results)
+    cells = grouped_runs(results)
     published = {
         name: getattr(known, dataset)
         for family in families()
-        for name, known in family.cells.items()
+        for name, known in family.networks.items()
     }
     in_order = sorted(results, key=lambda run: (*order(name_of(run)), -run.epochs, run.seed))
     others = sorted((c for c in cells if c.epochs != EPOCHS), key=lambda c: -c.epochs)
@@ -67,7 +67,7 @@ def run_tables(
     return [f"## {title}: {name}\n\n{text or 'None yet.'}\n" for name, text in sections.items()]
 
 
-def _schedule_row(cell: TrainedCell, published: Mapping[str, float | None]) -> dict[str, str]:
+def _schedule_row(cell: NetworkRuns, published: Mapping[str, float | None]) -> dict[str, str]:
     paper = published.get(cell.name)
     return {
         "Network": cell.name,
@@ -90,7 +90,7 @@ def _weights_line(name: str, known: Mapping[str, Sequence[float] | None]) -> str
     return f"- {name}: " + " / ".join(" ".join(f"{w:.4g}" for w in row) for row in rows)
 
 
-def _allocation_rows(cell: TrainedCell, cells: Sequence[TrainedCell]) -> list[dict[str, str]]:
+def _allocation_rows(cell: NetworkRuns, cells: Sequence[NetworkRuns]) -> list[dict[str, str]]:
     """Compares an allocation with the uniform one and, where it was run, with the even one."""
     network, _, allocation = cell.name.partition("@")
     rows = [_comparison(cell, cells, network, "uniform")]
@@ -101,7 +101,7 @@ def _allocation_rows(cell: TrainedCell, cells: Sequence[TrainedCell]) -> list[di
 
 
 def _comparison(
-    cell: TrainedCell, cells: Sequence[TrainedCell], baseline: str, title: str
+    cell: NetworkRuns, cells: Sequence[NetworkRuns], baseline: str, title: str
 ) -> dict[str, str]:
     """Compares with the cell of another name over the seeds that both have."""
     network, _, allocation = cell.name.partition("@")
@@ -143,7 +143,7 @@ def _run_row(run: Result) -> dict[str, str]:
     }
 
 
-def _command(dataset: str, cell: TrainedCell) -> str:
+def _command(dataset: str, cell: NetworkRuns) -> str:
     name, seeds = cell.name, ",".join(map(str, cell.seeds))
     if cell.runs[0].allocation not in ("", *NAMED_ALLOCATIONS):
         name = name.replace("@", "@results/") + ".json"
@@ -151,7 +151,7 @@ def _command(dataset: str, cell: TrainedCell) -> str:
     return f"{SWEEP} --dataset={dataset} --models={name} --seeds={seeds}{epochs}"
 
 
-def cost(cell: TrainedCell | None) -> dict[str, str]:
+def cost(cell: NetworkRuns | None) -> dict[str, str]:
     """Returns by column what the runs of a cell took; of none, empty cells."""
     if cell is None:
         return dict.fromkeys(("Seeds", "Minutes", "Device"), "")

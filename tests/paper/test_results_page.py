@@ -8,8 +8,8 @@ from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.paper.results_page import results_page, save_page
+from shift_jax.paper.sweep.network_runs import rows_of_flag
 from shift_jax.paper.sweep.results_file import read_results
-from shift_jax.paper.sweep.trained import rows_of_flag
 
 CSV = """\
 model,expansion,reduction,allocation,seed,params,macs,last_top1,best_top1,epochs,minutes,device,commit

@@ -22,10 +22,10 @@ from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.paper.figures.pictures import save_picture
+from shift_jax.paper.sweep.network_runs import grouped_runs, rows_of_flag
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.paper.sweep.trained import rows_of_flag, trained_cells
-from shift_jax.paper.tables.published import DEPTHS, cell_name, families
+from shift_jax.paper.tables.published import DEPTHS, families, network_name
 from shift_jax.training import cli
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Curve(NamedTuple):
 
 def paper_curves() -> list[Curve]:
     """Returns the paper's best epochs (Table 5) over our counts of the networks it trained."""
-    cells = {name: cell for family in families()[:-1] for name, cell in family.cells.items()}
+    cells = {name: cell for family in families()[:-1] for name, cell in family.networks.items()}
     points = {
         name: Point(cell.params, cell.macs, *[cell.cifar100] * 3) for name, cell in cells.items()
     }
@@ -101,7 +101,7 @@ def our_curves(results: Iterable[Result]) -> list[Curve]:
     Rows of other networks than Table 5's ShiftResNets and ResNets are left out.
     """
     points: dict[float, dict[str, Point]] = {}
-    for cell in trained_cells(results):
+    for cell in grouped_runs(results):
         last, run = cell.values("last_top1"), cell.runs[-1]
         point = Point(run.params, run.macs, cell.mean("last_top1"), min(last), max(last))
         points.setdefault(cell.epochs, {})[cell.name] = point
@@ -111,9 +111,12 @@ def our_curves(results: Iterable[Result]) -> list[Curve]:
 def _curves(points: dict[str, Point], epochs: float | None) -> list[Curve]:
     curves = []
     for depth in DEPTHS:
-        shift = [[cell_name(f"shiftresnet{depth}", expansion)] for expansion in _EXPANSIONS]
+        shift = [[network_name(f"shiftresnet{depth}", expansion)] for expansion in _EXPANSIONS]
         resnet = [
-            [cell_name(f"resnet{depth}", expansion, reduction) for reduction in ("module", "net")]
+            [
+                network_name(f"resnet{depth}", expansion, reduction)
+                for reduction in ("module", "net")
+            ]
             for expansion in _EXPANSIONS[:-1]
         ]
         for family, choices in (("ShiftResNet", shift), ("ResNet", [*resnet, [f"resnet{depth}"]])):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from shift_jax.counting import count_macs
 from shift_jax.errors import InputError
 from shift_jax.models import create_model, list_models
-from shift_jax.paper.sweep.networks import Cell
+from shift_jax.paper.sweep.networks import NetworkSpec
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.paper.tables.published import cell_name
+from shift_jax.paper.tables.published import network_name
 from shift_jax.training.arrays import DATASETS
 
 
@@ -20,24 +20,23 @@ class Job(NamedTuple):
     """Seeds of one network that train at the same time.
 
     Attributes:
-      cell: the network.
+      network: the network.
       seeds: one or more.
       epochs: of the schedule.
     """
 
-    cell: Cell
+    network: NetworkSpec
     seeds: tuple[int, ...]
     epochs: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.cell.name} seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
-        )
+        plural = "s" * (len(self.seeds) > 1)
+        return f"{self.network.name} seed{plural} {', '.join(map(str, self.seeds))}"
 
     @property
     def folder(self) -> str:
         """The name of the folder of this network and schedule."""
-        return f"{self.cell.name}-{self.epochs}epochs"
+        return f"{self.network.name}-{self.epochs}epochs"
 
     def is_done(self, results: Iterable[Result]) -> bool:
         """Whether each seed has a row."""
@@ -47,12 +46,16 @@ class Job(NamedTuple):
         """Returns the job with those of its seeds that have no row."""
         done = {_run(row) for row in results}
         return self._replace(
-            seeds=tuple(s for s in self.seeds if (self.cell.name, s, self.epochs) not in done)
+            seeds=tuple(s for s in self.seeds if (self.network.name, s, self.epochs) not in done)
         )
 
 
 def jobs_left(
-    seeds: Mapping[Cell, Sequence[int]], epochs: int, results: Iterable[Result], *, stacked: bool
+    seeds: Mapping[NetworkSpec, Sequence[int]],
+    epochs: int,
+    results: Iterable[Result],
+    *,
+    stacked: bool,
 ) -> list[Job]:
     """Returns what has no row yet, in order.
 
@@ -65,18 +68,18 @@ def jobs_left(
     """
     results = list(results)
     single = [
-        (index, Job(cell, (seed,), epochs))
-        for cell, some in seeds.items()
+        (index, Job(network, (seed,), epochs))
+        for network, some in seeds.items()
         for index, seed in enumerate(some)
     ]
     left = [(index, job) for index, job in single if not job.is_done(results)]
     if not stacked:
         # Python's sort keeps the networks' order.
         return [job for _, job in sorted(left, key=lambda item: item[0])]
-    stacks: dict[Cell, tuple[int, ...]] = {}
+    stacks: dict[NetworkSpec, tuple[int, ...]] = {}
     for _, job in left:
-        stacks[job.cell] = stacks.get(job.cell, ()) + job.seeds
-    return [Job(cell, some, epochs) for cell, some in stacks.items()]
+        stacks[job.network] = stacks.get(job.network, ()) + job.seeds
+    return [Job(network, some, epochs) for network, some in stacks.items()]
 
 
 def estimated_minutes(
@@ -92,13 +95,13 @@ def estimated_minutes(
       device: as in the rows.
     """
     rows = [row for row in results if row.device == device and row.minutes and row.epochs]
-    same = [row for row in rows if _run(row)[0] == job.cell.name]
+    same = [row for row in rows if _run(row)[0] == job.network.name]
     if same:
         paces = [row.minutes / row.epochs for row in same]
         return sum(paces) / len(paces) * job.epochs * len(job.seeds)
     if not rows:
         return None
-    macs = count_cell(job.cell, dataset)
+    macs = count_network(job.network, dataset)
     like = min(rows, key=lambda row: abs(math.log(row.macs / macs)))
     return like.minutes / like.epochs * macs / like.macs * job.epochs * len(job.seeds)
 
@@ -113,7 +116,7 @@ def check_dataset(results: Iterable[Result], dataset: str) -> None:
     if not known:
         return
     row = min(known, key=lambda row: row.macs)
-    macs = count_cell(Cell(row.model, row.expansion, row.reduction), dataset)
+    macs = count_network(NetworkSpec(row.model, row.expansion, row.reduction), dataset)
     if row.macs != macs:
         raise InputError(
             f"The row of {_run(row)[0]} has {row.macs:,} MACs, but with {dataset} the network has "
@@ -122,13 +125,13 @@ def check_dataset(results: Iterable[Result], dataset: str) -> None:
 
 
 @functools.cache
-def count_cell(cell: Cell, dataset: str) -> int:
+def count_network(network: NetworkSpec, dataset: str) -> int:
     """Returns the true MACs of a network for one image of a dataset."""
-    model = create_model(cell.model, DATASETS[dataset].num_classes, **cell.arguments)
+    model = create_model(network.model, DATASETS[dataset].num_classes, **network.arguments)
     return count_macs(model, DATASETS[dataset].image_shape)
 
 
 def _run(row: Result) -> tuple[str, int, float]:
     """What tells one run from all others."""
-    name = cell_name(row.model, row.expansion, row.reduction, row.allocation)
+    name = network_name(row.model, row.expansion, row.reduction, row.allocation)
     return name, row.seed, row.epochs

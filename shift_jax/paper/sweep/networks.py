@@ -1,4 +1,4 @@
-"""The cells of a sweep: the networks of Table 5 by importance, and the recipe of each."""
+"""The networks of a sweep: those of Table 5 by importance, and the recipe of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from shift_jax.errors import InputError, check_choice, did_you_mean
 from shift_jax.models import create_model, list_models, model_record
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
-from shift_jax.paper.tables.published import cell_name
+from shift_jax.paper.tables.published import network_name
 
 EPOCHS = 164
 """Of the authors' recipe."""
@@ -20,7 +20,7 @@ EPOCHS = 164
 _BOUNDARIES = (1 / 2, 3 / 4)
 
 
-class Cell(NamedTuple):
+class NetworkSpec(NamedTuple):
     """One network.
 
     Attributes:
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """As on the command line, such as "resnet20-module-1" or "shiftresnet20-3@cross"."""
-        return cell_name(self.model, self.expansion, self.reduction, self.allocation)
+        return network_name(self.model, self.expansion, self.reduction, self.allocation)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Cell(NamedTuple):
         return arguments
 
 
-def table_cells(table: int) -> list[Cell]:
+def table_networks(table: int) -> list[NetworkSpec]:
     """Returns the networks of the paper's Table 1, 2, 4 or 5, the most important first.
 
     Figures 4 and 5 show those of Table 5.
@@ -64,10 +64,10 @@ def table_cells(table: int) -> list[Cell]:
       InputError: another table.
     """
     check_choice("table", table, _TABLES)
-    return parse_cells(_TABLES[table])
+    return parse_networks(_TABLES[table])
 
 
-def parse_cells(names: Iterable[str]) -> list[Cell]:
+def parse_networks(names: Iterable[str]) -> list[NetworkSpec]:
     """Reads names of networks: "shiftresnet20-3", "resnet20-net-3", "shiftresnet20-3@cross".
 
     What follows the "@" is one of `NAMED_ALLOCATIONS`, or a JSON file with a "name" and
@@ -76,17 +76,19 @@ def parse_cells(names: Iterable[str]) -> list[Cell]:
     Raises:
       InputError: no such network, or two of one name.
     """
-    cells = [_parse(name) for name in names]
-    for index, cell in enumerate(cells):
+    networks = [_parse(name) for name in names]
+    for index, network in enumerate(networks):
         # By name, as rows and folders are found.
-        if cell.name in {other.name for other in cells[:index]}:
-            raise InputError(f"{cell.name} is named twice: name each network and allocation once.")
-    return cells
+        if network.name in {other.name for other in networks[:index]}:
+            raise InputError(
+                f"{network.name} is named twice: name each network and allocation once."
+            )
+    return networks
 
 
-def default_seeds(cell: Cell) -> tuple[int, ...]:
+def default_seeds(network: NetworkSpec) -> tuple[int, ...]:
     """Returns three seeds for the networks of depth 20, one for the others."""
-    return (0, 1, 2) if re.search(r"(?<!\d)20(?!\d)", cell.model) else (0,)
+    return (0, 1, 2) if re.search(r"(?<!\d)20(?!\d)", network.model) else (0,)
 
 
 class Config(dict):
@@ -117,12 +119,12 @@ class Config(dict):
         return Config(self.to_dict())
 
 
-def recipe(dataset: str, cell: Cell, epochs: int = EPOCHS) -> Config:
+def recipe(dataset: str, network: NetworkSpec, epochs: int = EPOCHS) -> Config:
     """Returns the authors' recipe of `configs/cifar.py` for one network.
 
     Args:
       dataset: "cifar10" or "cifar100"; "digits" is there to try sweeps with.
-      cell: the network.
+      network: the network.
       epochs: 164 in the recipe, whose learning rate falls at 82 and 123; in a shorter schedule it
         falls after the same parts of the whole.
     """
@@ -132,10 +134,10 @@ def recipe(dataset: str, cell: Cell, epochs: int = EPOCHS) -> Config:
             "task": "classification",
             "seed": 0,
             "model": {
-                "name": cell.model,
+                "name": network.model,
                 "dtype": "float32",
                 "initialization": "pytorch",
-                **cell.arguments,
+                **network.arguments,
             },
             "data": {
                 "name": dataset,
@@ -198,16 +200,16 @@ def _whole(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-_CELL = re.compile(
+_NAME = re.compile(
     r"(?P<model>\w+)(?:-(?P<reduction>module|net))?(?:-(?P<expansion>\d+(?:\.\d+)?))?"
     r"(?:@(?P<allocation>.+))?"
 )
 
 
-def _parse(name: str) -> Cell:
-    match = _CELL.fullmatch(name)
+def _parse(name: str) -> NetworkSpec:
+    match = _NAME.fullmatch(name)
     if not match or match["model"] not in list_models():
-        known = [cell for cells in _TABLES.values() for cell in cells]
+        known = [network for networks in _TABLES.values() for network in networks]
         raise InputError(
             f"There is no network {name!r} to train, expected one such as shiftresnet20-3, "
             f"resnet20-module-1, resnet20-net-3 or shiftresnet20-3@cross."
@@ -220,15 +222,15 @@ def _parse(name: str) -> Cell:
     allocation, weights = "", None
     if match["allocation"]:
         allocation, weights = _allocation(match["allocation"])
-    cell = Cell(
+    network = NetworkSpec(
         match["model"],
         float(match["expansion"]) if match["expansion"] else _default_expansion(match["model"]),
         match["reduction"] or "",
         allocation,
         weights,
     )
-    create_model(cell.model, **cell.arguments)  # Fails here and not when its turn comes.
-    return cell
+    create_model(network.model, **network.arguments)  # Fails here and not when its turn comes.
+    return network
 
 
 def _default_expansion(model: str) -> float | None:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -15,17 +15,18 @@ from shift_jax.errors import InputError
 from shift_jax.paper.sweep.jobs import (
     Job,
     check_dataset,
-    count_cell,
+    count_network,
     estimated_minutes,
     jobs_left,
 )
-from shift_jax.paper.sweep.networks import Cell, recipe
+from shift_jax.paper.sweep.lines import epoch_line, say, steps_line
+from shift_jax.paper.sweep.networks import NetworkSpec, recipe
 from shift_jax.paper.sweep.provenance import commit, device_name
 from shift_jax.paper.sweep.results_file import WRONG_PATH, Result, append_results, read_results
 from shift_jax.training.arrays import Arrays
 from shift_jax.training.in_memory import state_path, train
 from shift_jax.training.in_memory_files import write_run
-from shift_jax.training.in_memory_run import NotFiniteError, Progress, Steps, Trained
+from shift_jax.training.in_memory_run import NotFiniteError, Trained
 from shift_jax.training.stopping import StoppedError, StopRequest
 from shift_jax.training.workdir import as_dict, claim_workdir, read_config, workdir_lock
 
@@ -58,7 +59,7 @@ class Sweep:
     def __init__(
         self,
         dataset: str,
-        seeds: Mapping[Cell, Sequence[int]],
+        seeds: Mapping[NetworkSpec, Sequence[int]],
         epochs: int,
         results: Path,
         workdir: Path,
@@ -73,15 +74,17 @@ class Sweep:
         """Raises InputError for rows that are of something else than what they are taken for."""
         rows = self._rows()
         check_dataset(rows, self.dataset)
-        for cell, seeds in self.seeds.items():
-            for seed in seeds if cell.allocation else ():
-                job = Job(cell, (seed,), self.epochs)
+        for network, seeds in self.seeds.items():
+            for seed in seeds if network.allocation else ():
+                job = Job(network, (seed,), self.epochs)
                 folder = self._folder(job, seed)
                 if not job.is_done(rows) or not (folder / "config.json").exists():
                     continue
-                if read_config(folder)["model"]["direction_weights"] != [*cell.direction_weights]:
+                if read_config(folder)["model"]["direction_weights"] != [
+                    *network.direction_weights
+                ]:
                     raise InputError(
-                        f"{cell.name} has a row, but of other direction_weights (see {folder}): "
+                        f"{network.name} has a row, but of other direction_weights (see {folder}): "
                         "give the allocation another name."
                     )
 
@@ -102,7 +105,7 @@ class Sweep:
     def describe(self, job: Job) -> str:
         """Returns a line on a job that is left."""
         for seed in job.seeds:
-            if why := self.failed.get((job.cell.name, seed)):
+            if why := self.failed.get((job.network.name, seed)):
                 return f"{job}: {why}"
         minutes = self._estimate(job)
         about = "of unknown length" if minutes is None else f"about {minutes:.1f} min"
@@ -172,7 +175,7 @@ class Sweep:
             if not job.seeds:
                 return
             self._tell_other_states(job)
-            config = recipe(self.dataset, job.cell, job.epochs)
+            config = recipe(self.dataset, job.network, job.epochs)
             try:
                 for seed in job.seeds:  # Before hours of training, and not only after them.
                     claim_workdir(self._folder(job, seed), as_dict(config) | {"seed": seed})
@@ -183,8 +186,8 @@ class Sweep:
                     stacked=True,
                     folder=self.workdir / job.folder,
                     commit=self._commit,
-                    on_steps=lambda steps: say(_steps_line(job, place, steps)),
-                    on_epoch=lambda progress: say(_epoch_line(job, progress)),
+                    on_steps=lambda steps: say(steps_line(job, place, steps)),
+                    on_epoch=lambda progress: say(epoch_line(job, progress)),
                     should_stop=should_stop,
                 )
             except NotFiniteError as error:
@@ -199,7 +202,7 @@ class Sweep:
 
     def _finish(self, job: Job, trained: Sequence[Trained]) -> None:
         """Writes the runs and the rows of a job."""
-        rows = [self._result(job.cell, run) for run in trained]
+        rows = [self._result(job.network, run) for run in trained]
         # First the runs, so that what has a row has its folder.
         for run, row in zip(trained, rows, strict=True):
             write_run(self._folder(job, row.seed), run)
@@ -208,7 +211,7 @@ class Sweep:
         append_results(self.results, [row for row in rows if row.seed in new])
         for row in rows:
             say(
-                f"{job.cell.name} seed {row.seed}: done, test top-1 {row.last_top1:.2f} %, best "
+                f"{job.network.name} seed {row.seed}: done, test top-1 {row.last_top1:.2f} %, best "
                 f"epoch {row.best_top1:.2f} %, {row.minutes:.1f} min"
                 + ("" if row.seed in new else "; another sweep's row is there already")
             )
@@ -216,19 +219,19 @@ class Sweep:
             self._fail(job._replace(seeds=(seed,)), "given up. Its loss is no longer finite.")
 
     def _fail(self, job: Job, why: str) -> None:
-        self.failed |= {(job.cell.name, seed): why for seed in job.seeds}
+        self.failed |= {(job.network.name, seed): why for seed in job.seeds}
         say(f"{job}: {why}")
 
-    def _result(self, cell: Cell, run: Trained) -> Result:
+    def _result(self, network: NetworkSpec, run: Trained) -> Result:
         accuracies = [100 * epoch.test["top1"] for epoch in run.epochs]
         return Result(
-            model=cell.model,
-            expansion=cell.expansion,
-            reduction=cell.reduction,
-            allocation=cell.allocation,
+            model=network.model,
+            expansion=network.expansion,
+            reduction=network.reduction,
+            allocation=network.allocation,
             seed=run.config["seed"],
             params=sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
-            macs=count_cell(cell, self.dataset),
+            macs=count_network(network, self.dataset),
             last_top1=accuracies[-1],
             best_top1=max(accuracies),
             epochs=float(len(run.epochs)),
@@ -240,9 +243,9 @@ class Sweep:
     def _remove_done_states(self) -> None:
         """Removes the states of what has rows: a sweep was killed between the two."""
         rows = self._rows()
-        for cell in self.seeds:
-            for seeds, path in self._states(Job(cell, (), self.epochs)):
-                if Job(cell, seeds, self.epochs).is_done(rows):
+        for network in self.seeds:
+            for seeds, path in self._states(Job(network, (), self.epochs)):
+                if Job(network, seeds, self.epochs).is_done(rows):
                     path.unlink(missing_ok=True)
 
     def _tell_other_states(self, job: Job) -> None:
@@ -271,31 +274,5 @@ class Sweep:
         return state_path(self.workdir / job.folder, job.seeds).exists()
 
 
-def say(sentence: str) -> None:
-    """Prints it at once."""
-    print(sentence, flush=True)
-
-
 def _stopped(step: int, signal_number: int) -> StoppedError:
     return StoppedError(step, signal_number) if step else StoppedBetweenError(signal_number)
-
-
-def _steps_line(job: Job, place: str, steps: Steps) -> str:
-    epoch, step = divmod(steps.taken, steps.per_epoch)
-    where = f"epoch {epoch + 1}/{job.epochs}, step {step} of {steps.per_epoch}"
-    if steps.seconds_each:
-        return f"{job}: {where}, {steps.seconds_each:.2f} s each"
-    begins = f"going on from {where}" if steps.taken else "training"
-    return f"{job} ({place}): {begins}, compiling first …"
-
-
-def _epoch_line(job: Job, progress: Progress) -> str:
-    def of_seeds(values: Iterable[float], digits: int) -> str:
-        return " / ".join(f"{value:.{digits}f}" for value in values)
-
-    return (
-        f"{job}: epoch {progress.epoch}/{job.epochs}, "
-        f"loss {of_seeds((epoch.loss for epoch in progress.latest), 3)}, test top-1 "
-        f"{of_seeds((100 * epoch.test['top1'] for epoch in progress.latest), 2)} %, "
-        f"{progress.images_per_second:,.0f} images/s, {progress.minutes_left:.1f} min left"
-    )

@@ -43,8 +43,9 @@ import jax
 
 from shift_jax.errors import InputError, check_choice
 from shift_jax.models.arguments import split_options
-from shift_jax.paper.sweep.networks import EPOCHS, default_seeds, parse_cells, table_cells
-from shift_jax.paper.sweep.runner import Sweep, say
+from shift_jax.paper.sweep.lines import say
+from shift_jax.paper.sweep.networks import EPOCHS, default_seeds, parse_networks, table_networks
+from shift_jax.paper.sweep.runner import Sweep
 from shift_jax.training.arrays import DATASETS, load_arrays
 
 _OPTIONS = {
@@ -74,15 +75,15 @@ def main(arguments: Sequence[str]) -> None:
     check_choice("dataset", dataset, DATASETS)
     check_choice("dry_run", options["dry_run"], ("true", "false"))
     if options["models"]:
-        cells = parse_cells(options["models"].split(","))
+        networks = parse_networks(options["models"].split(","))
     else:
-        cells = table_cells(_number(options, "table", int))
+        networks = table_networks(_number(options, "table", int))
     seeds = options["seeds"] and _seeds(options["seeds"])
     budget = _number(options, "budget_minutes", float) if options["budget_minutes"] else math.inf
     deadline = time.monotonic() + 60 * budget
     sweep = Sweep(
         dataset,
-        {cell: seeds or default_seeds(cell) for cell in cells},
+        {network: seeds or default_seeds(network) for network in networks},
         _number(options, "epochs", int),
         Path(options["results"] or f"results/{dataset}.csv"),
         Path(options["workdir"]),

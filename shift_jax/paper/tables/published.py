@@ -1,6 +1,6 @@
-"""What was published for the cells of Table 5: the paper's accuracies and the authors' re-run.
+"""What was published on the networks of Table 5: the paper's accuracies and the authors' re-run.
 
-The cells have the names of `python -m shift_jax.paper.sweep.sweep`: shiftresnet20-3, resnet20,
+The networks have the names of `python -m shift_jax.paper.sweep.sweep`: shiftresnet20-3, resnet20,
 resnet20-module-1, resnet20-net-3, depthwiseresnet20-3.
 """
 
@@ -58,7 +58,7 @@ _COUNTS = {
 
 
 class Published(NamedTuple):
-    """One cell; None where nothing was published.
+    """One network; None where nothing was published.
 
     Attributes:
       cifar10: the paper's top-1 in percent, and so on.
@@ -80,14 +80,14 @@ class Family(NamedTuple):
 
     Attributes:
       title: the column's name.
-      cells: what was published, by the network's name.
+      networks: what was published, by the network's name.
     """
 
     title: str
-    cells: dict[str, Published]
+    networks: dict[str, Published]
 
 
-def cell_name(
+def network_name(
     model: str, expansion: float | None = None, reduction: str = "", allocation: str = ""
 ) -> str:
     """Returns the name of a network in a sweep, such as "resnet20-module-1"."""
@@ -117,11 +117,11 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def _add(cells: dict[str, Published], model: str, expansion: int | None, *paper: float | None):
+def _add(networks: dict[str, Published], model: str, expansion: int | None, *paper: float | None):
     index = 0 if expansion is None else (1, 3, 6, 9).index(expansion)
     rerun = _RERUN[model][index] if model in _RERUN else None
     counts = _COUNTS[model][index] if model in _COUNTS else (None, None)
-    cells[cell_name(model, expansion)] = Published(*(paper or (None, None)), rerun, *counts)
+    networks[network_name(model, expansion)] = Published(*(paper or (None, None)), rerun, *counts)
 
 
 def _percent(printed: str) -> float:

@@ -1,22 +1,22 @@
 import pytest
 
 import tests.training.one_block  # noqa: F401 (registers the network)
-from shift_jax.paper.sweep.jobs import Job, count_cell, estimated_minutes, jobs_left
-from shift_jax.paper.sweep.networks import parse_cells
+from shift_jax.paper.sweep.jobs import Job, count_network, estimated_minutes, jobs_left
+from shift_jax.paper.sweep.networks import parse_networks
 from shift_jax.paper.sweep.results_file import Result
 
-SMALL, LARGE = parse_cells(["tiny_block-1", "tiny_block-2"])
+SMALL, LARGE = parse_networks(["tiny_block-1", "tiny_block-2"])
 SEEDS = {SMALL: (0, 1, 2), LARGE: (0, 1)}
 
 
-def row(cell, seed=0, epochs=4.0, minutes=10.0, device="d", **fields):
+def row(network, seed=0, epochs=4.0, minutes=10.0, device="d", **fields):
     return Result(
-        cell.model,
-        cell.expansion,
-        cell.reduction,
-        cell.allocation,
+        network.model,
+        network.expansion,
+        network.reduction,
+        network.allocation,
         seed,
-        *(1000, count_cell(cell, "digits"), 50.0, 51.0),
+        *(1000, count_network(network, "digits"), 50.0, 51.0),
         *(epochs, minutes, device, "c"),
     )._replace(**fields)
 
@@ -69,14 +69,14 @@ def test_estimates_come_from_the_same_network_or_the_most_similar_one():
     assert estimate([]) is None
     assert estimate([row(SMALL, device="another")]) is None
     assert estimate([row(SMALL), row(SMALL, minutes=12.0), row(LARGE)]) == pytest.approx(22)
-    (larger,) = parse_cells(["tiny_block-4"])
-    ratio = count_cell(SMALL, "digits") / count_cell(LARGE, "digits")
+    (larger,) = parse_networks(["tiny_block-4"])
+    ratio = count_network(SMALL, "digits") / count_network(LARGE, "digits")
     assert estimate([row(larger), row(LARGE)]) == pytest.approx(20 * ratio)
     # A row's minutes are its own share of those of a stack.
     assert estimate([row(SMALL)], Job(SMALL, (0, 1, 2), 8)) == pytest.approx(60)
 
 
 def test_macs_are_those_of_the_datasets_images_and_classes():
-    (cell,) = parse_cells(["shiftresnet20-1"])
-    assert count_cell(cell, "cifar100") == 5_948_032 + 64 * 90
-    assert count_cell(SMALL, "digits") < count_cell(LARGE, "digits") < 100_000
+    (network,) = parse_networks(["shiftresnet20-1"])
+    assert count_network(network, "cifar100") == 5_948_032 + 64 * 90
+    assert count_network(SMALL, "digits") < count_network(LARGE, "digits") < 100_000

@@ -6,12 +6,12 @@ import pytest
 from configs import cifar
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.networks import (
-    Cell,
     Config,
+    NetworkSpec,
     default_seeds,
-    parse_cells,
+    parse_networks,
     recipe,
-    table_cells,
+    table_networks,
 )
 from shift_jax.paper.tables.published import families
 from shift_jax.training.workdir import as_dict
@@ -28,17 +28,17 @@ from shift_jax.training.workdir import as_dict
     ],
 )
 def test_the_recipe_is_that_of_configs_cifar(name, options):
-    (cell,) = parse_cells([name])
-    assert cell.name == name
+    (network,) = parse_networks([name])
+    assert network.name == name
     for dataset in ("cifar10", "cifar100"):
         theirs = cifar.get_config(f"{dataset},{options}")
-        assert as_dict(recipe(dataset, cell)) == as_dict(theirs)
+        assert as_dict(recipe(dataset, network)) == as_dict(theirs)
 
 
 def test_short_schedules_keep_the_proportions():
-    (cell,) = parse_cells(["resnet20"])
-    assert recipe("cifar100", cell, 164).schedule.boundaries_epochs == (82, 123)
-    short = recipe("cifar100", cell, 6)
+    (network,) = parse_networks(["resnet20"])
+    assert recipe("cifar100", network, 164).schedule.boundaries_epochs == (82, 123)
+    short = recipe("cifar100", network, 6)
     assert short.epochs == 6 and short.schedule.boundaries_epochs == (3, 4.5)
 
 
@@ -53,9 +53,9 @@ def test_the_stand_in_reads_as_a_config_dict():
 
 
 def test_table_5_has_every_published_cell_the_most_important_first():
-    names = [cell.name for cell in table_cells(5)]
+    names = [network.name for network in table_networks(5)]
     *in_paper, _depthwise = families()
-    assert sorted(names) == sorted(name for family in in_paper for name in family.cells)
+    assert sorted(names) == sorted(name for family in in_paper for name in family.networks)
     assert names[:5] == [*(f"shiftresnet20-{e}" for e in (1, 3, 6, 9)), "resnet20"]
     assert names[5:10] == [*(f"shiftresnet56-{e}" for e in (1, 3, 6, 9)), "resnet56"]
     assert set(names[10:16]) == {f"resnet20-{r}-{e}" for r in ("net", "module") for e in (1, 3, 6)}
@@ -64,13 +64,13 @@ def test_table_5_has_every_published_cell_the_most_important_first():
 
 @pytest.mark.parametrize("table", [1, 2, 4])
 def test_the_other_tables_are_parts_of_table_5(table):
-    cells = table_cells(table)
-    assert cells and set(cells) < set(table_cells(5))
+    networks = table_networks(table)
+    assert networks and set(networks) < set(table_networks(5))
 
 
 def test_depth_20_has_three_seeds():
     names = ("shiftresnet20-9", "resnet20-net-1", "shiftresnet110-1", "resnet56")
-    assert [len(default_seeds(cell)) for cell in parse_cells(names)] == [3, 3, 1, 1]
+    assert [len(default_seeds(network)) for network in parse_networks(names)] == [3, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_depth_20_has_three_seeds():
 )
 def test_wrong_names(names, sentence):
     with pytest.raises(InputError, match=sentence):
-        parse_cells(names)
+        parse_networks(names)
 
 
 def test_another_table_is_refused():
     with pytest.raises(InputError, match="table is 3, expected 5, 4, 1 or 2"):
-        table_cells(3)
+        table_networks(3)
 
 
 def test_allocations_by_name_and_by_file(tmp_path):
     path = tmp_path / "alloc.json"
     weights = [0, 1, 0, 2, 1.5, 2, 0, 1, 0]
     path.write_text(json.dumps({"name": "mine", "direction_weights": weights}))
-    cross, uniform, mine = parse_cells(
+    cross, uniform, mine = parse_networks(
         ["shiftresnet20-3@cross", "shiftresnet20-3@uniform", f"shiftresnet20-3@{path}"]
     )
     assert cross.name == "shiftresnet20-3@cross" and mine.name == "shiftresnet20-3@mine"
-    assert uniform == Cell("shiftresnet20", 3.0)
+    assert uniform == NetworkSpec("shiftresnet20", 3.0)
     assert mine.direction_weights == tuple(weights)
     assert as_dict(recipe("cifar100", mine))["model"]["direction_weights"] == weights
     assert "direction_weights" not in recipe("cifar100", uniform).model
@@ -123,7 +123,7 @@ def test_two_allocations_of_one_name_are_refused(tmp_path):
         path.write_text(json.dumps({"name": "mine", "direction_weights": weights}))
         names.append(f"shiftresnet20-3@{path}")
     with pytest.raises(InputError, match="shiftresnet20-3@mine is named twice: .* allocation once"):
-        parse_cells(names)
+        parse_networks(names)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_bad_allocation_files(tmp_path, content, sentence):
     path = tmp_path / "alloc.json"
     path.write_text(content)
     with pytest.raises(InputError, match=sentence):
-        parse_cells([f"shiftresnet20-3@{path}"])
+        parse_networks([f"shiftresnet20-3@{path}"])

@@ -14,8 +14,8 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep import runner, sweep
-from shift_jax.paper.sweep.jobs import count_cell, jobs_left
-from shift_jax.paper.sweep.networks import parse_cells
+from shift_jax.paper.sweep.jobs import count_network, jobs_left
+from shift_jax.paper.sweep.networks import parse_networks
 from shift_jax.paper.sweep.provenance import device_name
 from shift_jax.paper.sweep.results_file import Result, append_result, read_results
 from shift_jax.paper.sweep.runner import Sweep
@@ -105,9 +105,9 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     assert [path.name for path in folder(tmp_path).glob("*.npz")] == ["seeds-0.npz"]
 
     # What is begun is gone on with, however long it will take.
-    (cell,) = parse_cells(["tiny_block-1"])
+    (network,) = parse_networks(["tiny_block-1"])
     known = Result(
-        *(cell.model, 1.0, "", "", 9, 1, count_cell(cell, "digits"), 1.0, 1.0, 2.0),
+        *(network.model, 1.0, "", "", 9, 1, count_network(network, "digits"), 1.0, 1.0, 2.0),
         *(7000.0, device_name(), "c"),
     )
     append_result(tmp_path / "digits.csv", known)
@@ -227,9 +227,23 @@ def test_seeds_that_do_not_fit_together_train_alone(arguments, tmp_path, capsys,
 
 def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, monkeypatch):
     stacked(monkeypatch)
-    (cell,) = parse_cells(["tiny_block-1"])
+    (network,) = parse_networks(["tiny_block-1"])
     row = Result(
-        *(cell.model, 1.0, "", "", 0, 1, count_cell(cell, "digits"), 1.0, 1.0, 2.0, 1.0, "d", "c")
+        *(
+            network.model,
+            1.0,
+            "",
+            "",
+            0,
+            1,
+            count_network(network, "digits"),
+            1.0,
+            1.0,
+            2.0,
+            1.0,
+            "d",
+            "c",
+        )
     )
     tried = []
 
@@ -316,21 +330,21 @@ def test_a_piece_that_would_end_after_the_time_is_not_begun(arguments, monkeypat
 
 
 def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
-    (cell,) = parse_cells(["tiny_block-1"])
+    (network,) = parse_networks(["tiny_block-1"])
     row = Result(
-        *(cell.model, 1.0, "", "", 0, 1, 12, 1.0, 1.0, 2.0, 1.0, "d", "c"),
+        *(network.model, 1.0, "", "", 0, 1, 12, 1.0, 1.0, 2.0, 1.0, "d", "c"),
     )
     append_result(tmp_path / "digits.csv", row)
     with pytest.raises(InputError, match="row of tiny_block-1 has 12 MACs, but with digits"):
         main([*arguments, "--seeds=0"])
     # A row of the same allocation's name, but trained with other weights.
     (tmp_path / "digits.csv").unlink()
-    cell = cell._replace(allocation="mine", direction_weights=(1.0, 2.0))
-    mine = Sweep("digits", {cell: (0,)}, 2, tmp_path / "digits.csv", tmp_path / "runs")
+    network = network._replace(allocation="mine", direction_weights=(1.0, 2.0))
+    mine = Sweep("digits", {network: (0,)}, 2, tmp_path / "digits.csv", tmp_path / "runs")
     append_result(
         tmp_path / "digits.csv",
         row._replace(
-            allocation="mine", macs=count_cell(parse_cells(["tiny_block-1"])[0], "digits")
+            allocation="mine", macs=count_network(parse_networks(["tiny_block-1"])[0], "digits")
         ),
     )
     run = folder(tmp_path, "tiny_block-1@mine-2epochs") / "seed0"

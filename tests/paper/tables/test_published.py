@@ -1,9 +1,9 @@
 import pytest
 
 from shift_jax.paper.tables.parts import counted, parameters_10_100
-from shift_jax.paper.tables.published import Published, cell_name, families
+from shift_jax.paper.tables.published import Published, families, network_name
 
-CELLS = {name: cell for family in families() for name, cell in family.cells.items()}
+CELLS = {name: cell for family in families() for name, cell in family.networks.items()}
 
 
 # CIFAR-10, CIFAR-100 and the authors' re-run on CIFAR-100, by E = 1, 3, 6, 9 as far as there are so
@@ -52,7 +52,7 @@ def test_accuracies():
 
 
 def test_every_cell_of_table_5_once():
-    assert [(family.title.partition(" (")[0], len(family.cells)) for family in families()] == [
+    assert [(family.title.partition(" (")[0], len(family.networks)) for family in families()] == [
         ("ShiftResNet", 12),
         ("ResNet", 3),
         ("ResNet, reduced module-wise", 9),
@@ -72,7 +72,7 @@ def test_every_cell_of_table_5_once():
     ],
 )
 def test_names(arguments, name):
-    assert cell_name(*arguments) == name
+    assert network_name(*arguments) == name
 
 
 def counts(name):

@@ -11,14 +11,14 @@ from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.results_file import Result, read_results
-from shift_jax.paper.tables.published import cell_name, families
+from shift_jax.paper.tables.published import families, network_name
 
 
-class TrainedCell(NamedTuple):
+class NetworkRuns(NamedTuple):
     """One network trained for one number of epochs, with one seed or several.
 
     Attributes:
-      name: such as "shiftresnet20-3", see `published.cell_name`.
+      name: such as "shiftresnet20-3", see `published.network_name`.
       epochs: of the schedule.
       runs: one for each seed, by seed.
     """
@@ -54,7 +54,7 @@ def rows_of_flag(flag: flags.FlagHolder[str]) -> list[Result]:
     return read_results(flag.value)
 
 
-def trained_cells(results: Iterable[Result]) -> list[TrainedCell]:
+def grouped_runs(results: Iterable[Result]) -> list[NetworkRuns]:
     """Gathers runs that differ in their seed only.
 
     Args:
@@ -66,20 +66,20 @@ def trained_cells(results: Iterable[Result]) -> list[TrainedCell]:
     gathered: dict[tuple[str, float], dict[int, Result]] = {}
     for run in results:
         gathered.setdefault((name_of(run), run.epochs), {})[run.seed] = run
-    cells = (
-        TrainedCell(name, epochs, tuple(by_seed[seed] for seed in sorted(by_seed)))
+    groups = (
+        NetworkRuns(name, epochs, tuple(by_seed[seed] for seed in sorted(by_seed)))
         for (name, epochs), by_seed in gathered.items()
     )
-    return sorted(cells, key=lambda cell: (*order(cell.name), -cell.epochs))
+    return sorted(groups, key=lambda group: (*order(group.name), -group.epochs))
 
 
 def name_of(run: Result) -> str:
-    """Returns the name of a run's network, see `published.cell_name`."""
-    return cell_name(run.model, run.expansion, run.reduction, run.allocation)
+    """Returns the name of a run's network, see `published.network_name`."""
+    return network_name(run.model, run.expansion, run.reduction, run.allocation)
 
 
 def order(name: str) -> tuple[int, str]:
     """Returns a sort key: Table 5's order, then the name; a network's allocations follow it."""
-    table = [cell for family in families() for cell in family.cells]
+    table = [name for family in families() for name in family.networks]
     network = name.partition("@")[0]
     return (table.index(network) if network in table else len(table), name)

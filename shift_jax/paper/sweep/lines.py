@@ -1,0 +1,43 @@
+"""The lines that a sweep prints while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shift_jax.paper.sweep.jobs import Job
+from shift_jax.training.in_memory_run import Progress, Steps
+
+
+def say(sentence: str) -> None:
+    """Prints it at once."""
+    print(sentence, flush=True)
+
+
+def steps_line(job: Job, place: str, steps: Steps) -> str:
+    """Returns how far a job is within an epoch.
+
+    Args:
+      job: what trains.
+      place: of the job among all, such as "1 of 6".
+      steps: taken so far.
+    """
+    epoch, step = divmod(steps.taken, steps.per_epoch)
+    where = f"epoch {epoch + 1}/{job.epochs}, step {step} of {steps.per_epoch}"
+    if steps.seconds_each:
+        return f"{job}: {where}, {steps.seconds_each:.2f} s each"
+    begins = f"going on from {where}" if steps.taken else "training"
+    return f"{job} ({place}): {begins}, compiling first …"
+
+
+def epoch_line(job: Job, progress: Progress) -> str:
+    """Returns what an epoch came to, the seeds of a job side by side."""
+
+    def of_seeds(values: Iterable[float], digits: int) -> str:
+        return " / ".join(f"{value:.{digits}f}" for value in values)
+
+    return (
+        f"{job}: epoch {progress.epoch}/{job.epochs}, "
+        f"loss {of_seeds((epoch.loss for epoch in progress.latest), 3)}, test top-1 "
+        f"{of_seeds((100 * epoch.test['top1'] for epoch in progress.latest), 2)} %, "
+        f"{progress.images_per_second:,.0f} images/s, {progress.minutes_left:.1f} min left"
+    )
