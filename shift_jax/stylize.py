@@ -53,8 +53,8 @@ def load_run(folder: str | Path, tile_size: int = 0) -> Stylizer:
     from shift_jax.models import create_model
     from shift_jax.models.style import StyleTransformer
     from shift_jax.models.stylizer import Stylizer
-    from shift_jax.training.checkpoints import find_checkpoint, restore_variables
-    from shift_jax.training.workdir import read_config
+    from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
+    from shift_jax.training.runs.workdir import read_config
 
     path = Path(folder)
     if not os.path.isdir(path):

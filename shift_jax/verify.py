@@ -75,7 +75,7 @@ class Verifier:
         from flax.traverse_util import flatten_dict
 
         from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-        from shift_jax.training.workdir import read_config
+        from shift_jax.training.runs.workdir import read_config
 
         path = Path(model)
         if (path / "checkpoints").is_dir():
@@ -146,7 +146,7 @@ class Verifier:
         """Returns the embeddings of photos, and why others have none, a sentence each."""
         import tqdm
 
-        from shift_jax.training.stopping import StopRequest
+        from shift_jax.training.processes.stopping import StopRequest
 
         names, images, embedded, refused = [], [], [], []
         bar = tqdm.tqdm(list(files), unit="photo", disable=not sys.stderr.isatty())

@@ -17,8 +17,8 @@ from shift_jax.errors import InputError
 from shift_jax.models import stylizer, tiled_style
 from shift_jax.models.stylizer import Stylizer, load_style, style_names
 from shift_jax.training import cli
-from shift_jax.training.checkpoints import Checkpoints
-from shift_jax.training.workdir import claim_workdir
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights import shipped
 from shift_jax.weights.safetensors_file import sha256, write_safetensors
 from tests.data.photos import photos

@@ -16,8 +16,8 @@ from absl import app, flags, logging
 
 from shift_jax.config import literal
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import flatten
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.workdir import flatten
 
 USAGE_STATUS = 2
 
@@ -103,8 +103,9 @@ def define_process_flags() -> None:
 
 def _run_with_others(main: Callable[[], object]) -> int:
     """Runs `main` as one of the processes that the flags and the environment tell of."""
-    from shift_jax.training.peers import end_process
-    from shift_jax.training.processes import is_joined, join_from_flags, wait_for_all
+    from shift_jax.training.processes.collectives import wait_for_all
+    from shift_jax.training.processes.distributed import is_joined, join_from_flags
+    from shift_jax.training.processes.peers import end_process
 
     try:
         peers = join_from_flags()

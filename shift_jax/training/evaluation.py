@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.tasks import Task, make_task, task_class
-from shift_jax.training.checkpoint_files import read_manifest
-from shift_jax.training.checkpoints import find_checkpoint, restore_variables
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
-from shift_jax.training.processes import from_first, is_first
+from shift_jax.training.processes.collectives import from_first, is_first
+from shift_jax.training.processes.stopping import StopRequest
+from shift_jax.training.runs.checkpoint_files import read_manifest
+from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
+from shift_jax.training.runs.workdir import flatten, read_config, write_json
 from shift_jax.training.step import make_eval_step
-from shift_jax.training.stopping import StopRequest
-from shift_jax.training.workdir import flatten, read_config, write_json
 from shift_jax.weights.shipped import WeightRecord, read_weights, weights_named
 
 

@@ -14,13 +14,15 @@ import jax
 
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task, separate_runs
-from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.checks import check_batches, check_numbers
 from shift_jax.training.evaluation import EvaluationStoppedError, collect
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import Pace, RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
-from shift_jax.training.processes import check_same, is_first
+from shift_jax.training.processes.collectives import check_same, is_first
+from shift_jax.training.processes.stopping import StoppedError, StopRequest
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.workdir import as_dict, claim_workdir, computed_fields, workdir_lock
 from shift_jax.training.step import (
     TrainState,
     abstract_state,
@@ -28,8 +30,6 @@ from shift_jax.training.step import (
     make_eval_step,
     make_train_step,
 )
-from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir, computed_fields, workdir_lock
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import tqdm
 
-from shift_jax.training.workdir import History
+from shift_jax.training.runs.history import History
 
 
 class Console:

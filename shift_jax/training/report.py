@@ -21,7 +21,7 @@ from shift_jax.errors import InputError
 from shift_jax.files import output_file
 from shift_jax.training import cli
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-from shift_jax.training.workdir import read_history
+from shift_jax.training.runs.history import read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from absl import flags
 
 def main() -> None:
     """Reads the flags and writes the file."""
-    from shift_jax.training.import_weights import export_safetensors
+    from shift_jax.training.runs.import_weights import export_safetensors
 
     export_safetensors(
         _OUTPUT.value, workdir=_WORKDIR.value, checkpoint=_CHECKPOINT.value, dtype=_DTYPE.value

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
 
     from shift_jax.errors import InputError
     from shift_jax.models.arguments import split_arguments
-    from shift_jax.training.import_weights import import_weights
+    from shift_jax.training.runs.import_weights import import_weights
 
     if {"--help", "-h"} & set(arguments):
         print(__doc__)

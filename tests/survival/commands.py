@@ -17,8 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from shift_jax.training.checkpoint_files import read_manifest
-from shift_jax.training.workdir import read_history
+from shift_jax.training.runs.checkpoint_files import read_manifest
+from shift_jax.training.runs.history import read_history
 from tests.conftest import REPOSITORY
 from tests.survival.tiny import STEPS_PER_EPOCH
 

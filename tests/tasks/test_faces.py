@@ -10,8 +10,8 @@ from shift_jax.tasks.verification import verify
 from shift_jax.training.evaluation import TrainedModel, collect, evaluate_and_report
 from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
+from shift_jax.training.runs.workdir import read_config
 from shift_jax.training.step import make_eval_step
-from shift_jax.training.workdir import read_config
 from tests.tasks.faces import faces_config, write_faces
 
 

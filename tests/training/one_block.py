@@ -10,9 +10,9 @@ import pytest
 from shift_jax.layers import CSC
 from shift_jax.models.network import Network
 from shift_jax.models.registry import ModelRecord, list_models, register
-from shift_jax.training import in_memory
-from shift_jax.training.arrays import Arrays, load_arrays
-from shift_jax.training.in_memory_steps import Computations
+from shift_jax.training.on_device import in_memory
+from shift_jax.training.on_device.arrays import Arrays, load_arrays
+from shift_jax.training.on_device.in_memory_steps import Computations
 
 
 class OneBlock(Network):

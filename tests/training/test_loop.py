@@ -7,14 +7,14 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
-from shift_jax.training.checkpoint_files import restore_variables
-from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.loop import DivergedError, train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.history import read_history
 from shift_jax.training.step import abstract_state
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import read_history
 
 
 def saved_state(config, workdir, step, devices):

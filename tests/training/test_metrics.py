@@ -2,7 +2,7 @@ import io
 import json
 
 from shift_jax.training.metrics import Console, Pace, RunLog, format_duration
-from shift_jax.training.workdir import History, read_history
+from shift_jax.training.runs.history import History, read_history
 
 SCALARS = {
     "loss": 1.23456,

@@ -26,7 +26,7 @@ from shift_jax.paper.figures.contributions import (
     direction_map,
 )
 from shift_jax.paper.sweep.allocations import check_allocation_name
-from shift_jax.training.workdir import write_json
+from shift_jax.training.runs.workdir import write_json
 
 # Of shiftresnet20-1 and -3 those shifted first, and of -3 those shifted last.
 _EXAMPLES = (16, 48, 192)

@@ -13,7 +13,7 @@ from shift_jax.models import create_model, list_models
 from shift_jax.paper.sweep.networks import NetworkSpec
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.paper.tables.published import network_name
-from shift_jax.training.arrays import DATASETS
+from shift_jax.training.on_device.arrays import DATASETS
 
 
 class Job(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shift_jax.paper.sweep.jobs import Job
-from shift_jax.training.in_memory_run import Progress, Steps
+from shift_jax.training.on_device.in_memory_run import Progress, Steps
 
 
 def say(sentence: str) -> None:

@@ -23,12 +23,12 @@ from shift_jax.paper.sweep.lines import epoch_line, say, steps_line
 from shift_jax.paper.sweep.networks import NetworkSpec, recipe
 from shift_jax.paper.sweep.provenance import commit, device_name
 from shift_jax.paper.sweep.results_file import WRONG_PATH, Result, append_results, read_results
-from shift_jax.training.arrays import Arrays
-from shift_jax.training.in_memory import state_path, train
-from shift_jax.training.in_memory_files import write_run
-from shift_jax.training.in_memory_run import NotFiniteError, Trained
-from shift_jax.training.stopping import StoppedError, StopRequest
-from shift_jax.training.workdir import as_dict, claim_workdir, read_config, workdir_lock
+from shift_jax.training.on_device.arrays import Arrays
+from shift_jax.training.on_device.in_memory import state_path, train
+from shift_jax.training.on_device.in_memory_files import write_run
+from shift_jax.training.on_device.in_memory_run import NotFiniteError, Trained
+from shift_jax.training.processes.stopping import StoppedError, StopRequest
+from shift_jax.training.runs.workdir import as_dict, claim_workdir, read_config, workdir_lock
 
 
 class StoppedBetweenError(StoppedError):

@@ -11,7 +11,7 @@ network begun, on a CPU from its last two minutes.
     in place of a table, in this order; "@" is an allocation, see
     shift_jax.paper.figures.allocation.
 --dataset=cifar100: or cifar10, or digits to try it.
---data_dir=DIR: TFDS's folder; or --arrays=cifar100.npz, see shift_jax.training.arrays.
+--data_dir=DIR: TFDS's folder; or --arrays=cifar100.npz, see shift_jax.training.on_device.arrays.
 --seeds=0,1,2: default: three for networks of depth 20, one for others. On a GPU the seeds of a
     network train at the same time; on a CPU all networks come with their first seed first.
 --epochs=164: fewer keep the recipe's proportions.
@@ -46,7 +46,7 @@ from shift_jax.models.arguments import split_options
 from shift_jax.paper.sweep.lines import say
 from shift_jax.paper.sweep.networks import EPOCHS, default_seeds, parse_networks, table_networks
 from shift_jax.paper.sweep.runner import Sweep
-from shift_jax.training.arrays import DATASETS, load_arrays
+from shift_jax.training.on_device.arrays import DATASETS, load_arrays
 
 _OPTIONS = {
     "table": "5",

@@ -18,8 +18,8 @@ from shift_jax.paper.figures.drawings import save_contributions, save_correlatio
 from shift_jax.paper.figures.pictures import save_picture
 from shift_jax.paper.figures.section_4 import are_few, draw_figures
 from shift_jax.paper.figures.trained_network import trained_network
-from shift_jax.training.checkpoints import Checkpoints
-from shift_jax.training.workdir import as_dict, claim_workdir
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.workdir import as_dict, claim_workdir
 from tests.models.small import random_variables, small_model
 
 DIGITS = "shiftresnet20.digits"

@@ -14,7 +14,7 @@ from shift_jax.paper.sweep.networks import (
     table_networks,
 )
 from shift_jax.paper.tables.published import families
-from shift_jax.training.workdir import as_dict
+from shift_jax.training.runs.workdir import as_dict
 
 
 @pytest.mark.parametrize(

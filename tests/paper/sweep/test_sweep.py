@@ -20,11 +20,12 @@ from shift_jax.paper.sweep.provenance import device_name
 from shift_jax.paper.sweep.results_file import Result, append_result, read_results
 from shift_jax.paper.sweep.runner import Sweep
 from shift_jax.paper.sweep.sweep import main
-from shift_jax.training.arrays import save_arrays
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-from shift_jax.training.in_memory_run import Epoch, NotFiniteError, Trained
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import read_history, workdir_lock
+from shift_jax.training.on_device.arrays import save_arrays
+from shift_jax.training.on_device.in_memory_run import Epoch, NotFiniteError, Trained
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.history import read_history
+from shift_jax.training.runs.workdir import workdir_lock
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 

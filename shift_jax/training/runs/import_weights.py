@@ -19,9 +19,9 @@ from flax.traverse_util import flatten_dict
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_folder
 from shift_jax.models import create_model, model_record
-from shift_jax.training.checkpoints import Checkpoints, restore_variables
 from shift_jax.training.evaluation import checkpoint_of
-from shift_jax.training.workdir import claim_workdir
+from shift_jax.training.runs.checkpoints import Checkpoints, restore_variables
+from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights import convert
 from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors

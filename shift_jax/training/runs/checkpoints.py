@@ -20,7 +20,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.training.checkpoint_files import (
+from shift_jax.training.processes.collectives import check_same, in_any
+from shift_jax.training.runs.checkpoint_files import (
     DamagedError,
     as_items,
     read_manifest,
@@ -28,7 +29,6 @@ from shift_jax.training.checkpoint_files import (
     restore_variables,
     write_metrics,
 )
-from shift_jax.training.processes import check_same, in_any
 
 __all__ = ["Checkpoints", "find_checkpoint", "restore_variables"]
 

@@ -15,9 +15,9 @@ from jax import lax
 
 from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
-from shift_jax.training.arrays import Arrays
-from shift_jax.training.device_augmentation import draw_crops, pad_crop_flip
 from shift_jax.training.mesh import make_mesh
+from shift_jax.training.on_device.arrays import Arrays
+from shift_jax.training.on_device.device_augmentation import draw_crops, pad_crop_flip
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.step import TrainState, init_state, make_update
 

@@ -6,7 +6,7 @@ import pytest
 
 from shift_jax.data import load_source
 from shift_jax.errors import InputError
-from shift_jax.training.arrays import Arrays, load_arrays, main, save_arrays
+from shift_jax.training.on_device.arrays import Arrays, load_arrays, main, save_arrays
 
 
 def fake(classes=10, train=20, test=10, side=8, channels=1):

@@ -15,10 +15,10 @@ from PIL import Image
 
 from shift_jax import create_model
 from shift_jax.errors import InputError
-from shift_jax.training import import_weights as import_weights_module
-from shift_jax.training.checkpoints import restore_variables
 from shift_jax.training.evaluation import evaluate_and_report
-from shift_jax.training.import_weights import export_safetensors, import_weights
+from shift_jax.training.runs import import_weights as import_weights_module
+from shift_jax.training.runs.checkpoints import restore_variables
+from shift_jax.training.runs.import_weights import export_safetensors, import_weights
 from shift_jax.weights import import_torch
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.conftest import REPOSITORY
@@ -26,7 +26,7 @@ from tests.models.small import random_variables, small_model
 from tests.weights.photos import real_images
 from tests.weights.torch_files import Call, File, Name
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "weights" / "fixtures"
 LOGITS = np.asarray(json.loads((FIXTURES / "shiftresnet20_logits.json").read_text()))
 
 

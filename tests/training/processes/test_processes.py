@@ -17,11 +17,11 @@ from absl.testing import flagsaver
 
 from shift_jax.errors import InputError
 from shift_jax.training import cli
-from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.loop import train
-from shift_jax.training.processes import join_from_flags
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import read_history
+from shift_jax.training.processes.distributed import join_from_flags
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.history import read_history
 from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command

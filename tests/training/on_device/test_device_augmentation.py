@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from shift_jax.training.device_augmentation import Crops, draw_crops, pad_crop_flip
+from shift_jax.training.on_device.device_augmentation import Crops, draw_crops, pad_crop_flip
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (6, 5, 4, 3), np.uint8)
 

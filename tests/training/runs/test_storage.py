@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.training.checkpoint_files import read_manifest
-from shift_jax.training.checkpoints import Checkpoints
 from shift_jax.training.loop import train
-from shift_jax.training.workdir import History, claim_workdir, read_history, workdir_lock
+from shift_jax.training.runs.checkpoint_files import read_manifest
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.history import History, read_history
+from shift_jax.training.runs.workdir import claim_workdir, workdir_lock
 from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command
@@ -163,7 +164,7 @@ def test_a_workdir_has_one_owner_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     "moment",
     [
-        "shift_jax.training.checkpoints.Checkpoints.add_metrics",
+        "shift_jax.training.runs.checkpoints.Checkpoints.add_metrics",
         pytest.param("shift_jax.training.loop.collect", marks=pytest.mark.slow),
     ],
 )

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from shift_jax.training.peers import _BEAT, _MESSAGE, Peers, _receive
+from shift_jax.training.processes.peers import _BEAT, _MESSAGE, Peers, _receive
 
 # Seconds that a test waits for what should come at once, before it fails.
 PATIENCE = 30

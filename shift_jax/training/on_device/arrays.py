@@ -1,8 +1,9 @@
 """A whole dataset as arrays in memory, from its source or from one file that needs NumPy only.
 
-    python -m shift_jax.training.arrays --dataset=cifar100 --data_dir=DIR --output=cifar100.npz
+    python -m shift_jax.training.on_device.arrays --dataset=cifar100 --data_dir=DIR --output=FILE
 
-writes the file, for machines without TFDS. DIR is TFDS's folder; without it TFDS's default.
+writes FILE, cifar100.npz for example, for machines without TFDS. DIR is TFDS's folder; without it
+TFDS's default.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read(name: str, path: Path) -> Arrays:
-    advice = "write it again with python -m shift_jax.training.arrays"
+    advice = "write it again with python -m shift_jax.training.on_device.arrays"
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -222,8 +223,8 @@ def main(arguments: Sequence[str]) -> None:
     words, options = split_options(arguments, _OPTIONS, __doc__)
     if words or not options["dataset"] or not options["output"]:
         raise InputError(
-            "Name a dataset and a file: python -m shift_jax.training.arrays --dataset=cifar100 "
-            "--output=cifar100.npz."
+            "Name a dataset and a file: python -m shift_jax.training.on_device.arrays "
+            "--dataset=cifar100 --output=cifar100.npz."
         )
     arrays = load_arrays(options["dataset"], data_dir=options["data_dir"])
     save_arrays(options["output"], arrays)

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 
 from shift_jax.errors import InputError
-from shift_jax.training.in_memory_files import load_state, save_state
-from shift_jax.training.in_memory_steps import Computations
+from shift_jax.training.on_device.in_memory_files import load_state, save_state
+from shift_jax.training.on_device.in_memory_steps import Computations
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.workdir import computed_fields
 from shift_jax.training.step import TrainState
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import computed_fields
 
 # Seconds between two saves, and between two calls of `on_steps`, within an epoch that is computed
 # in many pieces.
@@ -109,7 +109,7 @@ class Run:
       path: where its state is saved and found again; None saves none.
       checksum: of the images.
       commit: of the code.
-      on_steps, on_epoch, should_stop: see `shift_jax.training.in_memory.train`.
+      on_steps, on_epoch, should_stop: see `shift_jax.training.on_device.in_memory.train`.
 
     Raises:
       InputError: a state of another training.

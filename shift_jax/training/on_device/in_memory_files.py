@@ -13,11 +13,12 @@ from absl import logging
 
 from shift_jax.errors import InputError
 from shift_jax.files import replaced_file
-from shift_jax.training.arrays import is_damage
-from shift_jax.training.workdir import History, claim_workdir, flatten
+from shift_jax.training.on_device.arrays import is_damage
+from shift_jax.training.runs.history import History
+from shift_jax.training.runs.workdir import claim_workdir, flatten
 
 if TYPE_CHECKING:
-    from shift_jax.training.in_memory_run import Trained
+    from shift_jax.training.on_device.in_memory_run import Trained
 
 
 def save_state(path: Path, arrays: Any, facts: dict) -> None:
@@ -97,7 +98,7 @@ def write_run(workdir: Path, run: Trained) -> None:
       InputError: the folder belongs to another config, or cannot be written.
     """
     # Here, because Orbax takes seconds to import.
-    from shift_jax.training.checkpoints import Checkpoints
+    from shift_jax.training.runs.checkpoints import Checkpoints
 
     last_step = int(run.state.step)
     claim_workdir(workdir, run.config)

@@ -12,18 +12,18 @@ import pytest
 from configs import common
 from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
-from shift_jax.training import in_memory, in_memory_run
-from shift_jax.training.device_augmentation import draw_crops
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-from shift_jax.training.in_memory import state_path, train
-from shift_jax.training.in_memory_files import write_run
-from shift_jax.training.in_memory_run import NotFiniteError
-from shift_jax.training.in_memory_steps import Computations
 from shift_jax.training.mesh import make_mesh
+from shift_jax.training.on_device import in_memory, in_memory_run
+from shift_jax.training.on_device.device_augmentation import draw_crops
+from shift_jax.training.on_device.in_memory import state_path, train
+from shift_jax.training.on_device.in_memory_files import write_run
+from shift_jax.training.on_device.in_memory_run import NotFiniteError
+from shift_jax.training.on_device.in_memory_steps import Computations
 from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.processes.stopping import StoppedError
+from shift_jax.training.runs.history import read_history
 from shift_jax.training.step import init_state, make_train_step
-from shift_jax.training.stopping import StoppedError
-from shift_jax.training.workdir import read_history
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 
@@ -459,7 +459,7 @@ def test_it_needs_neither_grain_nor_tensorflow_nor_ml_collections():
         "for name in ('ml_collections', 'grain', 'clu', 'tensorflow', 'tensorflow_datasets',\n"
         "             'tensorboard', 'tqdm', 'sklearn', 'absl.app'):\n"
         "    sys.modules[name] = None\n"
-        f"import {in_memory.__name__}, shift_jax.training.checkpoints\n"
+        f"import {in_memory.__name__}, shift_jax.training.runs.checkpoints\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import jax
 
 from shift_jax.errors import InputError
-from shift_jax.training.arrays import Arrays
-from shift_jax.training.in_memory_run import Progress, Run, Steps, Trained
-from shift_jax.training.in_memory_steps import Computations
-from shift_jax.training.workdir import as_dict
+from shift_jax.training.on_device.arrays import Arrays
+from shift_jax.training.on_device.in_memory_run import Progress, Run, Steps, Trained
+from shift_jax.training.on_device.in_memory_steps import Computations
+from shift_jax.training.runs.workdir import as_dict
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

@@ -1,0 +1,1 @@
+"""Training from arrays that lie on the device."""

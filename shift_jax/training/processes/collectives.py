@@ -1,0 +1,56 @@
+"""What several processes of one run tell each other, so that all do the same."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from shift_jax.errors import InputError
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what a run writes once."""
+    return jax.process_index() == 0
+
+
+def from_first(text: str) -> str:
+    """Returns process 0's text, of up to 4,096 bytes, in all processes, which all must call it."""
+    if jax.process_count() == 1:
+        return text
+    message = np.zeros(4096, np.uint8)
+    encoded = text.encode()
+    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
+
+
+def in_any(flag: bool) -> bool:
+    """Whether `flag` is true in any process, so that all do the same; all must call it."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def check_same(value: object, sentence: str) -> None:
+    """Raises InputError in all processes if one has another `value`; all must call it.
+
+    Args:
+      value: JSON-able.
+      sentence: what is said, with {process} for the number of the first one that differs.
+    """
+    if jax.process_count() == 1:
+        return
+    checksum = zlib.crc32(json.dumps(value, sort_keys=True).encode())
+    all_of_them = multihost_utils.process_allgather(np.asarray(checksum, np.uint32))
+    different = np.flatnonzero(all_of_them != all_of_them[0])
+    if different.size:
+        raise InputError(sentence.format(process=different[0]))
+
+
+def wait_for_all() -> None:
+    """Waits until every process has come here: then all of them are done."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("done")

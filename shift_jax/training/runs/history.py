@@ -1,0 +1,60 @@
+"""What a run's steps and evaluations measured: `history.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from shift_jax.files import errors_naming, replaced_file
+
+
+class History:
+    """`history.jsonl`: one line for each step's metrics and for each evaluation.
+
+    A line is {"step": …, "kind": "train", "loss": …, "top1": …} or {"step": …, "kind": "eval",
+    "split": …, …}. The file holds what led to the present state and nothing else: resuming at a
+    step drops what was written after it.
+
+    Args:
+      workdir: the run's folder.
+      start_step: drop the lines of later steps.
+      evaluate_again: drop the evaluation of `start_step` too.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, *, evaluate_again: bool = False):
+        self._path = workdir / "history.jsonl"
+        kept = [
+            record
+            for record in read_history(workdir)
+            if record["step"] < start_step
+            or (record["step"] == start_step and not (evaluate_again and record["kind"] == "eval"))
+        ]
+        with replaced_file(self._path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._pending: list[str] = []
+
+    def add(self, step: int, kind: str, **values: Any) -> None:
+        """Records one line; `flush` writes it."""
+        self._pending.append(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+
+    def flush(self) -> None:
+        """Appends the recorded lines to the file."""
+        with errors_naming(self._path), self._path.open("a") as file:
+            file.write("".join(self._pending))
+            file.flush()
+            os.fsync(file.fileno())
+        self._pending.clear()
+
+
+def read_history(workdir: Path) -> list[dict]:
+    """Returns the lines of a run's history; a last line cut off by a crash is left out."""
+    path = workdir / "history.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
