@@ -98,13 +98,14 @@ def paper_curves() -> list[Curve]:
 def our_curves(results: Iterable[Result]) -> list[Curve]:
     """Returns the last epochs of our runs, a curve for each schedule, short ones first.
 
-    Rows of other networks than Table 5's ShiftResNets and ResNets are left out.
+    Rows of other networks than Table 5's ShiftResNets and ResNets, of other recipes and of trained
+    offsets are left out.
     """
     points: dict[float, dict[str, Point]] = {}
-    for cell in grouped_runs(results):
-        last, run = cell.values("last_top1"), cell.runs[-1]
-        point = Point(run.params, run.macs, cell.mean("last_top1"), min(last), max(last))
-        points.setdefault(cell.epochs, {})[cell.name] = point
+    for group in grouped_runs(run for run in results if run.is_controlled):
+        last, run = group.values("last_top1"), group.runs[-1]
+        point = Point(run.params, run.macs, group.mean("last_top1"), min(last), max(last))
+        points.setdefault(group.epochs, {})[group.name] = point
     return [curve for epochs in sorted(points) for curve in _curves(points[epochs], epochs)]
 
 

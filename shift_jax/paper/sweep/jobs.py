@@ -12,7 +12,6 @@ from shift_jax.errors import InputError
 from shift_jax.models import create_model, list_models
 from shift_jax.paper.sweep.networks import NetworkSpec
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.paper.tables.published import network_name
 from shift_jax.training.on_device.arrays import DATASETS
 
 
@@ -43,11 +42,13 @@ class Job(NamedTuple):
         return not self.without_done(results).seeds
 
     def without_done(self, results: Iterable[Result]) -> Job:
-        """Returns the job with those of its seeds that have no row."""
-        done = {_run(row) for row in results}
-        return self._replace(
-            seeds=tuple(s for s in self.seeds if (self.network.name, s, self.epochs) not in done)
-        )
+        """Returns the job with those of its seeds that have no row of a controlled run."""
+        done = {
+            row.seed
+            for row in results
+            if row.is_controlled and (row.network, row.epochs) == (self.network.name, self.epochs)
+        }
+        return self._replace(seeds=tuple(seed for seed in self.seeds if seed not in done))
 
 
 def jobs_left(
@@ -94,8 +95,12 @@ def estimated_minutes(
         there are none that of the network with the most similar MACs, in proportion.
       device: as in the rows.
     """
-    rows = [row for row in results if row.device == device and row.minutes and row.epochs]
-    same = [row for row in rows if _run(row)[0] == job.network.name]
+    rows = [
+        row
+        for row in results
+        if row.is_controlled and row.device == device and row.minutes and row.epochs
+    ]
+    same = [row for row in rows if row.network == job.network.name]
     if same:
         paces = [row.minutes / row.epochs for row in same]
         return sum(paces) / len(paces) * job.epochs * len(job.seeds)
@@ -119,7 +124,7 @@ def check_dataset(results: Iterable[Result], dataset: str) -> None:
     macs = count_network(NetworkSpec(row.model, row.expansion, row.reduction), dataset)
     if row.macs != macs:
         raise InputError(
-            f"The row of {_run(row)[0]} has {row.macs:,} MACs, but with {dataset} the network has "
+            f"The row of {row.network} has {row.macs:,} MACs, but with {dataset} the network has "
             f"{macs:,}: name another file of results, or the dataset of this one."
         )
 
@@ -129,9 +134,3 @@ def count_network(network: NetworkSpec, dataset: str) -> int:
     """Returns the true MACs of a network for one image of a dataset."""
     model = create_model(network.model, DATASETS[dataset].num_classes, **network.arguments)
     return count_macs(model, DATASETS[dataset].image_shape)
-
-
-def _run(row: Result) -> tuple[str, int, float]:
-    """What tells one run from all others."""
-    name = network_name(row.model, row.expansion, row.reduction, row.allocation)
-    return name, row.seed, row.epochs

@@ -1,4 +1,4 @@
-"""The rows of a results file, gathered by network and schedule."""
+"""The rows of a results file, gathered over the seeds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.results_file import Result, read_results
-from shift_jax.paper.tables.published import families, network_name
+from shift_jax.paper.tables.published import families
 
 
 class NetworkRuns(NamedTuple):
-    """One network trained for one number of epochs, with one seed or several.
+    """Runs that differ in their seed only.
 
     Attributes:
-      name: such as "shiftresnet20-3", see `published.network_name`.
-      epochs: of the schedule.
-      runs: one for each seed, by seed.
+      runs: one or more, by seed.
     """
 
-    name: str
-    epochs: float
     runs: tuple[Result, ...]
+
+    @property
+    def name(self) -> str:
+        """The network's name, such as "shiftresnet20-3"; see `published.network_name`."""
+        return self.runs[0].network
+
+    @property
+    def epochs(self) -> float:
+        """The length of the schedule."""
+        return self.runs[0].epochs
+
+    @property
+    def allocation(self) -> str:
+        """The name of the shift allocation, "" for the uniform one."""
+        return self.runs[0].allocation
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -42,44 +53,40 @@ class NetworkRuns(NamedTuple):
 
 
 def rows_of_flag(flag: flags.FlagHolder[str]) -> list[Result]:
-    """Returns the rows of the results file that a flag names; only its default may be absent.
+    """Returns the rows of the results file that a flag names; only the default file may be absent.
 
     Raises:
-      InputError: a file that was named is not there, or what `read_results` refuses.
+      InputError: the named file does not exist, or is refused by `read_results`.
     """
     if flag.present and not Path(flag.value).exists():
         raise InputError(
-            f"--{flag.name}={flag.value} is not there: name the results file of a sweep."
+            f"--{flag.name}={flag.value} does not exist: name the results file of a sweep."
         )
     return read_results(flag.value)
 
 
 def grouped_runs(results: Iterable[Result]) -> list[NetworkRuns]:
-    """Gathers runs that differ in their seed only.
+    """Gathers the seeds of each network, schedule, recipe and kind of shift.
 
     Args:
-      results: rows in any order; of rows with the same network, epochs and seed the last counts.
+      results: rows in any order; of rows that agree in the seed too, the last one counts.
 
     Returns:
-      In the order of Table 5, other networks after it by name; long schedules first.
+      The groups in the order of Table 5, other networks after it by name; long schedules first,
+      then the authors' recipe and fixed shifts.
     """
-    gathered: dict[tuple[str, float], dict[int, Result]] = {}
+    gathered: dict[tuple, dict[int, Result]] = {}
     for run in results:
-        gathered.setdefault((name_of(run), run.epochs), {})[run.seed] = run
-    groups = (
-        NetworkRuns(name, epochs, tuple(by_seed[seed] for seed in sorted(by_seed)))
-        for (name, epochs), by_seed in gathered.items()
-    )
-    return sorted(groups, key=lambda group: (*order(group.name), -group.epochs))
-
-
-def name_of(run: Result) -> str:
-    """Returns the name of a run's network, see `published.network_name`."""
-    return network_name(run.model, run.expansion, run.reduction, run.allocation)
+        key = (*order(run.network), -run.epochs, not run.is_controlled, run.recipe, run.shift)
+        gathered.setdefault(key, {})[run.seed] = run
+    return [
+        NetworkRuns(tuple(run for _, run in sorted(by_seed.items())))
+        for _, by_seed in sorted(gathered.items())
+    ]
 
 
 def order(name: str) -> tuple[int, str]:
     """Returns a sort key: Table 5's order, then the name; a network's allocations follow it."""
-    table = [name for family in families() for name in family.networks]
+    table = [network for family in families() for network in family.networks]
     network = name.partition("@")[0]
     return (table.index(network) if network in table else len(table), name)

@@ -1,6 +1,8 @@
-"""The CSV file of accuracies that sweeps append to, one row for each trained network.
+"""The CSV files of accuracies, one row for each trained network.
 
-Several sweeps may append to one file at the same time, and be killed while they do.
+Sweeps append to results/cifar100.csv and results/cifar10.csv; trials of recipes have the same
+columns and go to results/trials.csv. Several processes may append to one file at the same time, and
+be killed while they do.
 """
 
 from __future__ import annotations
@@ -10,35 +12,43 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from absl import logging
 
 from shift_jax.errors import InputError
-from shift_jax.files import lock
+from shift_jax.files import lock, replaced_file
+from shift_jax.paper.tables.published import network_name
+
+AUTHORS = "authors"
+"""The recipe of the authors' code, in its own proportions where the schedule is shorter."""
+
+FIXED = "fixed"
+"""Shifts whose offsets are not trained."""
 
 
 class Result(NamedTuple):
     """One trained network.
 
     Attributes:
-      model: of `shift_jax.list_models()`.
-      expansion: E, None where the network has none.
-      reduction: "" or, of a ResNet reduced to the size of the ShiftResNet of that expansion,
-        "module" or "net".
-      allocation: name of a shift allocation, "" for the paper's uniform one.
-      seed: of the run.
-      params: trained parameters, with the dataset's classes.
+      model: one of `shift_jax.list_models()`.
+      expansion: E, or None if the network has none.
+      reduction: "module" or "net" for a ResNet reduced to the size of the ShiftResNet of that
+        expansion, else "".
+      allocation: the name of a shift allocation, "" for the paper's uniform one.
+      seed: the seed of the run.
+      params: the number of trained parameters, with the dataset's classes.
       macs: true multiply-accumulates of one image, with the dataset's classes.
       last_top1: test top-1 after the last epoch, in percent.
-      best_top1: that of the best epoch, in percent.
-      epochs: trained; the paper's recipe has 164.
-      minutes: that the run took, compilation and evaluation included, of wall time on an
-        accelerator and of CPU time on a CPU; of runs trained at the same time, each has an equal
-        share.
-      device: what it ran on.
-      commit: of the code, with a "+" where that was changed; "one/another" of a run that went on
-        with other code than it began with.
+      best_top1: test top-1 of the best epoch, in percent.
+      epochs: the length of the schedule; the paper's recipe has 164.
+      minutes: the length of the run, compilation and evaluation included: wall time on an
+        accelerator, CPU time on a CPU. Runs trained at the same time share it equally.
+      device: the machine.
+      commit: the code, with a "+" if it had uncommitted changes; "one/another" if the run was
+        resumed with other code.
+      recipe: how the network was trained: `AUTHORS`, or another recipe such as "short".
+      shift: `FIXED`, or what was trained of the shifts' offsets: "active" or "sparse".
     """
 
     model: str
@@ -54,9 +64,24 @@ class Result(NamedTuple):
     minutes: float
     device: str
     commit: str
+    recipe: str = AUTHORS
+    shift: str = FIXED
+
+    @property
+    def network(self) -> str:
+        """The network's name, such as "resnet20-module-1"; see `published.network_name`."""
+        return network_name(self.model, self.expansion, self.reduction, self.allocation)
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether the run may be compared with the paper's: the same recipe and fixed shifts."""
+        return self.recipe == AUTHORS and self.shift == FIXED
 
 
 _HEADER = ",".join(Result._fields) + "\n"
+# Files written before there were other recipes and shifts lack the columns that have defaults.
+_OLD_FIELDS = tuple(name for name in Result._fields if name not in Result._field_defaults)
+_OLD_HEADER = ",".join(_OLD_FIELDS) + "\n"
 WRONG_PATH = (
     PermissionError,
     FileExistsError,
@@ -68,10 +93,11 @@ WRONG_PATH = (
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Result]:
-    """Returns the rows of a results file, [] where there is none.
+    """Returns the rows of a results file, or [] if the file does not exist.
 
-    A last line without an end, which a writer that was killed has left or one that is at work is
-    about to complete, is not a row yet.
+    A last line without a newline is not a row yet: its writer was killed or is still writing.
+    Files without the columns `recipe` and `shift` hold runs of the authors' recipe with fixed
+    shifts.
 
     Raises:
       InputError: the file cannot be read, is another table, or has a damaged row.
@@ -90,9 +116,9 @@ def read_results(path: str | os.PathLike[str]) -> list[Result]:
         raise InputError(
             f"{path} is no table of results (not UTF-8): name another file or restore that one."
         ) from error
-    _check_header(path, text)
+    fields = _fields_of(path, text)
     rows = csv.reader(text.split("\n")[1:])
-    return [_parse(path, rows.line_num + 1, cells) for cells in rows if cells]
+    return [_parse(path, rows.line_num + 1, fields, cells) for cells in rows if cells]
 
 
 def append_result(path: str | os.PathLike[str], result: Result) -> None:
@@ -101,37 +127,36 @@ def append_result(path: str | os.PathLike[str], result: Result) -> None:
 
 
 def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
-    """Adds rows, all or none, which are on the disk when this returns; makes the file if needed.
+    """Adds rows, all or none, and returns once they are on the disk; creates a missing file.
 
-    Without rows it makes sure that some can be added later. A lock on the file `.NAME.lock` beside
-    it keeps other writers waiting meanwhile. What a writer that was killed has left of a row is
-    removed, with a warning.
+    Without rows it checks that some can be added later. Other writers wait for a lock on the file
+    `.NAME.lock` beside it. A row that a killed writer left incomplete is removed with a warning,
+    and a file without the columns `recipe` and `shift` gets them.
 
     Raises:
-      InputError: the file cannot be written, or is another table.
+      InputError: the file cannot be written, is another table, or is an older one with a damaged
+        row.
     """
     path = Path(path)
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    for result in results:
-        writer.writerow([_text(*field) for field in result._asdict().items()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside it and not the file itself: a file that someone replaced would have another lock.
-        beside = path.with_name(f".{path.name}.lock")
-        with lock(beside, wait=True), path.open("a+b", buffering=0) as file:
-            _drop_torn_line(path, file)
-            end = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            _check_header(path, file.readline().decode(errors="replace"))
-            _append(file, end, ("" if end else _HEADER) + rows.getvalue())
+        with lock(path.with_name(f".{path.name}.lock"), wait=True):
+            with path.open("a+b", buffering=0) as file:
+                if _drop_torn_line(path, file) == Result._fields:
+                    _append(file, _csv(results))
+                    return
+            old = read_results(path)
+            with replaced_file(path) as temporary:
+                temporary.write_text(_HEADER + _csv([*old, *results]))
     except WRONG_PATH as error:
         raise _unusable(path, error) from error
 
 
-def _append(file: BinaryIO, end: int, text: str) -> None:
+def _append(file: BinaryIO, text: str) -> None:
+    end = file.seek(0, os.SEEK_END)
+    data = ("" if end else _HEADER).encode() + text.encode()
     # Nearly always in one piece, so that a reader sees all or nothing of it.
-    data = text.encode()
     try:
         while data:
             data = data[file.write(data) :]
@@ -141,57 +166,65 @@ def _append(file: BinaryIO, end: int, text: str) -> None:
         raise
 
 
+def _csv(results: Sequence[Result]) -> str:
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    for result in results:
+        writer.writerow([_text(*field) for field in result._asdict().items()])
+    return rows.getvalue()
+
+
 def _text(name: str, value: object) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
-    # Of 10,000 test images two decimals are exact. By E, however, runs are told apart.
+    # Of 10,000 test images two decimals are exact. E, however, identifies a run.
     text = repr(value) if name == "expansion" else f"{value:.4f}".rstrip("0")
     return text.removesuffix(".0").removesuffix(".")
 
 
-def _parse(path: Path, line: int, cells: list[str]) -> Result:
+def _parse(path: Path, line: int, fields: Sequence[str], cells: Sequence[str]) -> Result:
     try:
-        values = dict(zip(Result._fields, cells, strict=True))
-        return Result(
-            model=values["model"],
-            expansion=float(values["expansion"]) if values["expansion"] else None,
-            reduction=values["reduction"],
-            allocation=values["allocation"],
-            seed=int(values["seed"]),
-            params=int(values["params"]),
-            macs=int(values["macs"]),
-            **{
-                name: float(values[name])
-                for name in ("last_top1", "best_top1", "epochs", "minutes")
-            },
-            device=values["device"],
-            commit=values["commit"],
-        )
+        values: dict[str, Any] = dict(zip(fields, cells, strict=True))
+        values["expansion"] = float(values["expansion"]) if values["expansion"] else None
+        for name in ("seed", "params", "macs"):
+            values[name] = int(values[name])
+        for name in ("last_top1", "best_top1", "epochs", "minutes"):
+            values[name] = float(values[name])
+        return Result(**values)
     except ValueError as error:
         raise InputError(
-            f"Line {line} of {path} is no result ({error}): mend or remove it."
+            f"Line {line} of {path} is no result ({error}): fix or remove it."
         ) from error
 
 
-def _check_header(path: Path, text: str) -> None:
-    """Raises InputError unless `text`, where there is any, begins with the columns."""
-    if text and not text.startswith(_HEADER):
-        raise InputError(
-            f"{path} is no table of results: its first line is not {_HEADER.strip()}; name another "
-            "file."
-        )
+def _fields_of(path: Path, text: str) -> tuple[str, ...]:
+    """The columns of a file that begins with `text`; InputError unless it is a table of results."""
+    if not text or text.startswith(_HEADER):
+        return Result._fields
+    if text.startswith(_OLD_HEADER):
+        return _OLD_FIELDS
+    raise InputError(
+        f"{path} is no table of results: expected the first line {_HEADER.strip()}; name another "
+        "file."
+    )
 
 
-def _drop_torn_line(path: Path, file: BinaryIO) -> None:
+def _drop_torn_line(path: Path, file: BinaryIO) -> tuple[str, ...]:
+    """Removes what a killed writer left of a line; returns the columns of the file."""
     file.seek(0)
     content = file.read()
-    torn = content[content.rfind(b"\n") + 1 :]
+    end = content.rfind(b"\n") + 1
+    torn = content[end:]
+    is_torn_header = not end and _HEADER.encode().startswith(torn)
+    fields = _fields_of(path, "" if is_torn_header else content.decode(errors="replace"))
     if torn:
         file.truncate(len(content) - len(torn))
         logging.warning(
-            "The last line of %s, %r, was cut off when its writer was killed, and is removed.",
-            *(path, torn.decode(errors="replace")),
+            "Removing the last line of %s, %r: its writer was killed before it was complete.",
+            path,
+            torn.decode(errors="replace"),
         )
+    return fields
 
 
 def _unusable(path: Path, error: OSError) -> InputError:

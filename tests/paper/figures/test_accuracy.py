@@ -111,6 +111,8 @@ def test_other_networks_are_left_out():
             run("resnet20_projection", 1.0, 55.0, reduction="module"),
             run("depthwiseresnet20", 3.0, 55.0),
             run("shiftresnet20", 2.0, 55.0),
+            run("shiftresnet20", 1.0, 70.0)._replace(recipe="short"),
+            run("shiftresnet20", 1.0, 70.0)._replace(shift="active"),
         ]
     )
 

@@ -52,7 +52,10 @@ def test_stacked_a_network_comes_with_all_seeds_that_have_no_row():
 
 @pytest.mark.parametrize(
     "other",
-    [{"epochs": 3.0}, {"seed": 7}, {"expansion": 3.0}, {"allocation": "cross"}, {"model": "x"}],
+    [
+        *({"epochs": 3.0}, {"seed": 7}, {"expansion": 3.0}, {"allocation": "cross"}),
+        *({"model": "x"}, {"recipe": "short"}, {"shift": "active"}),
+    ],
 )
 def test_a_row_of_another_run_is_none(other):
     job = Job(SMALL, (0,), 4)
@@ -68,6 +71,7 @@ def test_estimates_come_from_the_same_network_or_the_most_similar_one():
 
     assert estimate([]) is None
     assert estimate([row(SMALL, device="another")]) is None
+    assert estimate([row(SMALL, recipe="short")]) is None
     assert estimate([row(SMALL), row(SMALL, minutes=12.0), row(LARGE)]) == pytest.approx(22)
     (larger,) = parse_networks(["tiny_block-4"])
     ratio = count_network(SMALL, "digits") / count_network(LARGE, "digits")

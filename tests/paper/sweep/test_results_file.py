@@ -10,8 +10,10 @@ from tests.conftest import REPOSITORY
 
 HEADER = (
     "model,expansion,reduction,allocation,seed,params,macs,last_top1,best_top1,epochs,minutes,"
-    "device,commit\n"
+    "device,commit,recipe,shift\n"
 )
+OLD_HEADER = HEADER.replace(",recipe,shift", "")
+OLD_ROW = "shiftresnet20,3,,,0,101492,16439552,62.32,62.5,164,12.25,CPU,1a2b3c4\n"
 SHIFT = Result(
     model="shiftresnet20",
     expansion=3.0,
@@ -42,10 +44,10 @@ def test_rows_come_back_as_they_went(tmp_path):
     ]
     assert path.read_text() == (
         HEADER + 'shiftresnet20,3,,,0,101492,16439552,62.32,62.5,164,12.25,"1 × NVIDIA ""H100"", '
-        '80 GB",1a2b3c4+\n'
-        "resnet20,,,,1,101492,16439552,62.32,62.5,164,12.25,CPU,1a2b3c4+\n"
+        '80 GB",1a2b3c4+,authors,fixed\n'
+        "resnet20,,,,1,101492,16439552,62.32,62.5,164,12.25,CPU,1a2b3c4+,authors,fixed\n"
         'shiftresnet20,3,net,cross,0,101492,16439552,62.32,62.5,164,12.25,"1 × NVIDIA ""H100"", '
-        '80 GB",1a2b3c4+\n'
+        '80 GB",1a2b3c4+,authors,fixed\n'
     )
     assert sorted(os.listdir(path.parent)) == [".cifar100.csv.lock", "cifar100.csv"]
 
@@ -75,7 +77,7 @@ def test_a_torn_line_is_no_row_and_goes_with_the_next_append(tmp_path, caplog, k
     append_result(path, SHIFT)
     assert read_results(path) == [SHIFT]
     assert path.read_text().startswith(HEADER + "shiftresnet20")
-    assert "was cut off when its writer was killed" in caplog.text
+    assert "its writer was killed" in caplog.text
 
 
 def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
@@ -96,9 +98,11 @@ def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a,b\n1,2\n", "is no table of results: its first line"),
+        ("a,b\n1,2\n", "is no table of results: expected the first line"),
         (HEADER + "resnet20,,,\n", "Line 2 of .* is no result"),
-        (HEADER + "resnet20,,,,x,1,1,1,1,1,1,d,c\n", "Line 2 of .* is no result .*'x'"),
+        (HEADER + "resnet20,,,,x,1,1,1,1,1,1,d,c,r,s\n", "Line 2 of .* is no result .*'x'"),
+        (HEADER + OLD_ROW, "Line 2 of .* is no result .*: fix or remove it"),
+        (OLD_HEADER + OLD_ROW + "resnet20,,,\n", "Line 3 of .* is no result"),
         (b"\xff\xfe\n", "not UTF-8"),
     ],
 )
@@ -109,12 +113,43 @@ def test_other_files_are_refused(tmp_path, content, sentence):
         read_results(path)
 
 
+def test_files_without_the_new_columns_hold_controlled_runs(tmp_path):
+    (tmp_path / "r.csv").write_text(OLD_HEADER + OLD_ROW)
+    (row,) = read_results(tmp_path / "r.csv")
+    assert (row.recipe, row.shift, row.is_controlled) == ("authors", "fixed", True)
+    assert row == SHIFT._replace(device="CPU", commit="1a2b3c4")
+    assert not row._replace(recipe="short").is_controlled
+    assert not row._replace(shift="active").is_controlled
+
+
+@pytest.mark.parametrize("added", [[], [SHIFT._replace(recipe="short", shift="sparse")]])
+def test_appending_to_an_old_file_gives_all_rows_the_new_columns(tmp_path, caplog, added):
+    path = tmp_path / "r.csv"
+    path.write_text(OLD_HEADER + OLD_ROW + "resnet20,,,,0,27")
+    before = read_results(path)
+    append_results(path, added)
+    assert read_results(path) == [*before, *added]
+    assert path.read_text().startswith(HEADER + OLD_ROW.replace("\n", ",authors,fixed\n"))
+    assert len(path.read_text().splitlines()) == 2 + len(added)
+    assert "its writer was killed" in caplog.text
+    assert sorted(os.listdir(tmp_path)) == [".r.csv.lock", "r.csv"]
+
+
+def test_an_old_file_with_a_damaged_row_stays_as_it_is(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text(OLD_HEADER + OLD_ROW + "resnet20,,,\n")
+    with pytest.raises(InputError, match="Line 3 of .* is no result"):
+        append_result(path, SHIFT)
+    assert path.read_text() == OLD_HEADER + OLD_ROW + "resnet20,,,\n"
+
+
 def test_appending_to_what_is_no_table_changes_nothing(tmp_path):
     path = tmp_path / "notes.txt"
-    path.write_text("not a table\n")
-    with pytest.raises(InputError, match="is no table of results"):
-        append_result(path, SHIFT)
-    assert path.read_text() == "not a table\n"
+    for text in ("not a table\n", "not a table", "a\nb"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="is no table of results"):
+            append_result(path, SHIFT)
+        assert path.read_text() == text
     with pytest.raises(InputError, match="cannot be used .*: name another file"):
         append_result(tmp_path, SHIFT)
     with pytest.raises(InputError, match="cannot be used"):
