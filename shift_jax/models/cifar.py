@@ -15,6 +15,7 @@ import flax.linen as nn
 
 from shift_jax.errors import InputError, check_choice
 from shift_jax.layers import ShiftConv, batch_norm, middle_channels
+from shift_jax.models import cifar_torch
 from shift_jax.models.blocks import BlockFactory, ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -235,23 +236,32 @@ _DEPTHWISE = {20: (38602, 7053952), 56: (113194, 18039424), 110: (225082, 345176
 
 for _depth in _BLOCKS_PER_GROUP:
     _shift_counts = _SHIFTRESNETS[_depth].items()
-    for _name, _build, _paper, _counts in (
-        (f"resnet{_depth}", partial(resnet, _depth), _HE, [Count({}, *_RESNETS[_depth])]),
+    for _name, _build, _layout, _paper, _counts in (
+        (
+            f"resnet{_depth}",
+            partial(resnet, _depth),
+            cifar_torch.resnet_layout,
+            _HE,
+            [Count({}, *_RESNETS[_depth])],
+        ),
         (
             f"resnet{_depth}_projection",
             partial(resnet, _depth, "projection"),
+            cifar_torch.resnet_layout,
             _HE,
             [Count({}, *_PROJECTIONS[_depth])],
         ),
         (
             f"shiftresnet{_depth}",
             partial(shiftresnet, _depth),
+            cifar_torch.shift_layout,
             _SHIFT,
             [Count({"expansion": expansion}, *count) for expansion, count in _shift_counts],
         ),
         (
             f"depthwiseresnet{_depth}",
             partial(depthwiseresnet, _depth),
+            cifar_torch.depthwise_layout,
             _SHIFT,
             [Count({}, *_DEPTHWISE[_depth])],
         ),
@@ -268,5 +278,6 @@ for _depth in _BLOCKS_PER_GROUP:
                 mean=(0.4914, 0.4822, 0.4465),
                 std=(0.2023, 0.1994, 0.2010),
                 crop=1.0,
+                torch_layout=_layout,
             )
         )

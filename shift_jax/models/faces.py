@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 
@@ -13,6 +15,7 @@ from shift_jax.models.inception_resnet import InceptionResNetV1
 from shift_jax.models.network import FeatureMap, Network, check_dropout
 from shift_jax.models.registry import Count, ModelRecord, register
 from shift_jax.models.shiftnet import shiftnet
+from shift_jax.weights.torch.layout import TorchLayout
 
 if TYPE_CHECKING:
     from jax import Array
@@ -118,9 +121,41 @@ def _facenet(trunk, embedding_size, dropout, num_classes, common) -> FaceNet:
     )
 
 
-for _build, _paper, _counts in (
+def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
+    """Tim Esler's facenet-pytorch."""
+    stem = ("1a", "2a", "2b", "3b", "4a", "4b")
+    reductions = {"reduction_a": "mixed_6a", "reduction_b": "mixed_7a"}
+    outside = {"embedding": "last_linear", "embedding_norm": "last_bn", "classifier": "logits"}
+
+    def branch(path: str, is_single: bool) -> str:
+        # A branch that is a single convolution has no number there.
+        b, c, layer = re.fullmatch(r"branch(\d)_conv(\d)/(\w+)", path).groups()
+        layer = "bn" if layer == "norm" else layer
+        return f"branch{b}.{layer}" if is_single else f"branch{b}.{c}.{layer}"
+
+    def name(path: str) -> str:
+        if path in outside:
+            return outside[path]
+        part, rest = path.removeprefix("trunk/").split("/", 1)
+        if part in reductions:
+            is_single = part == "reduction_a" and rest.startswith("branch0")
+            return f"{reductions[part]}.{branch(rest, is_single)}"
+        if part.startswith("conv"):
+            return f"conv2d_{stem[int(part[4:]) - 1]}.{'bn' if rest == 'norm' else rest}"
+        stage, block = re.fullmatch(r"stage(\d)_(?:block)?(\w+)", part).groups()
+        prefix = "block8" if block == "last" else f"repeat_{stage}.{int(block) - 1}"
+        if rest == "up":
+            return f"{prefix}.conv2d"
+        rest = rest.removeprefix("branches/")
+        return f"{prefix}.{branch(rest, is_single=rest.startswith('branch0'))}"
+
+    return TorchLayout("facenet-pytorch", name)
+
+
+for _build, _layout, _paper, _counts in (
     (
         facenet,
+        _torch_layout,
         "Szegedy et al. 2016, arXiv:1602.07261; Schroff et al. 2015, arXiv:1503.03832",
         (
             Count({}, 23482624, 1417662304),
@@ -130,6 +165,7 @@ for _build, _paper, _counts in (
     ),
     (
         shiftfacenet,
+        None,
         "Wu et al. 2018, arXiv:1711.08141, Section 3.3",
         (
             Count({}, 560160, 79290368),
@@ -150,5 +186,6 @@ for _build, _paper, _counts in (
             mean=(0.5, 0.5, 0.5),
             std=(128 / 255,) * 3,
             crop=1.0,
+            torch_layout=_layout,
         )
     )

@@ -15,7 +15,9 @@ import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.network import Network
+from shift_jax.weights.convert import Source
 from shift_jax.weights.shipped import WeightRecord, find_weights, read_weights, shipped_weights
+from shift_jax.weights.torch.layout import TorchLayout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,6 +59,9 @@ class ModelRecord:
       image_shape: (height, width, channels) the network was published for.
       num_classes: default width of the classifier; 0 is none by default, None never one.
       mean, std: of the channels, for pixels in 0..1.
+      torch_layout: from the network's arguments to the layout of its weights in PyTorch; None where
+        no PyTorch implementation is known.
+      keras_source: the source of its weights in Keras, None where there are none.
       crop: fraction of an image's shorter side that evaluation crops keep in the network's paper;
         `eval.py` scales the shorter side to the network's size and takes the centre.
     """
@@ -71,6 +76,8 @@ class ModelRecord:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     crop: float = 0.875
+    torch_layout: Callable[[Mapping[str, Any]], TorchLayout] | None = None
+    keras_source: Callable[[], Source] | None = None
 
     @property
     def parameters(self) -> int | None:
@@ -81,6 +88,14 @@ class ModelRecord:
     def macs(self) -> int | None:
         """Multiply-accumulates of the default configuration for one image of `image_shape`."""
         return self.counts[0].macs if self.counts else None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments that not every network has."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return tuple(
+            p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+        )
 
     @property
     def help(self) -> str:
@@ -147,9 +162,7 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
       InputError: unknown name or argument (the nearest ones are offered), or a bad value.
     """
     record = model_record(name)
-    own = inspect.signature(record.build).parameters.values()
-    named = [p.name for p in own if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    allowed = [key for key in dict.fromkeys((*named, *_COMMON)) if key != "num_classes"]
+    allowed = [key for key in dict.fromkeys((*record.arguments, *_COMMON)) if key != "num_classes"]
     for key in kwargs:
         if key not in allowed:
             raise InputError(

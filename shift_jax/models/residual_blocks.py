@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,29 @@ class Bottleneck(nn.Module):
         y = conv(4 * self.features, 1, name="conv3")(y)
         y = batch_norm(train, name="norm3", **types)(y)
         return nn.relu(_shortcut(self, x, train, features=4 * self.features) + y)
+
+
+def torch_block_names(
+    outside: Mapping[str, str], inside: Mapping[str, str]
+) -> Callable[[str], str]:
+    """Returns the map from module paths to PyTorch's names, as all PyTorch ResNets have them.
+
+    `group1_block2/norm1` is `layer1.1.bn1`.
+
+    Args:
+      outside: PyTorch's names of the modules outside the blocks.
+      inside: its names of the modules in a block, where they are neither the same nor `bn1` for
+        `norm1` and so on.
+    """
+    inside = {"norm1": "bn1", "norm2": "bn2", "norm3": "bn3", **inside}
+
+    def name(path: str) -> str:
+        if path in outside:
+            return outside[path]
+        group, block, layer = re.fullmatch(r"group(\d+)_block(\d+)/(.+)", path).groups()
+        return f"layer{group}.{int(block) - 1}.{inside.get(layer, layer)}"
+
+    return name
 
 
 def _conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **kwargs) -> nn.Conv:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 
@@ -11,7 +11,8 @@ from shift_jax.layers import CSC, middle_channels
 from shift_jax.models.blocks import ConvNorm, ShiftModule, max_pool, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images, check_width
 from shift_jax.models.registry import Count, ModelRecord, register
-from shift_jax.models.residual_blocks import Bottleneck
+from shift_jax.models.residual_blocks import Bottleneck, torch_block_names
+from shift_jax.weights.torch.layout import TorchLayout
 
 if TYPE_CHECKING:
     from jax import Array
@@ -95,6 +96,12 @@ def shiftresnet50(
     return ResNet50(planes=planes, middle=middle, **common)
 
 
+def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
+    outside = {"stem/conv": "conv1", "stem/norm": "bn1", "classifier": "fc"}
+    inside = {"conv_shortcut": "downsample.0", "norm_shortcut": "downsample.1"}
+    return TorchLayout("torchvision", torch_block_names(outside, inside))
+
+
 def _planes(width: float) -> tuple[int, ...]:
     check_width(width, 64)
     return tuple(int(planes * width) for planes in (64, 128, 256, 512))
@@ -111,6 +118,7 @@ register(
             Count({"width": 0.5**0.5}, 13203719, 2058656356),
             Count({"width": 0.5}, 6917640, 1052311552),
         ),
+        torch_layout=_torch_layout,
     )
 )
 register(

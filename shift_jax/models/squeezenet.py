@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +15,7 @@ from shift_jax.layers import Initializer, he_init
 from shift_jax.models.blocks import ConvNorm, max_pool
 from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
+from shift_jax.weights.torch.layout import TorchLayout
 
 if TYPE_CHECKING:
     from jax import Array
@@ -99,6 +102,20 @@ def squeezenet(
     return SqueezeNet(version=str(version), dropout=dropout, **common)
 
 
+def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
+    is_first = str(arguments.get("version", "1.0")) == "1.0"
+    # Of the Fire modules, in torchvision's sequence of convolutions, ReLUs and poolings.
+    positions = (3, 4, 5, 7, 8, 9, 10, 12) if is_first else (3, 4, 6, 7, 9, 10, 11, 12)
+
+    def name(path: str) -> str:
+        if path in ("stem/conv", "classifier/conv"):
+            return {"stem/conv": "features.0", "classifier/conv": "classifier.1"}[path]
+        number, layer = re.fullmatch(r"fire(\d)/(\w+)/conv", path).groups()
+        return f"features.{positions[int(number) - 2]}.{layer}"
+
+    return TorchLayout("torchvision", name)
+
+
 register(
     ModelRecord(
         "squeezenet",
@@ -106,5 +123,6 @@ register(
         paper="Iandola et al. 2016, arXiv:1602.07360",
         table="Table 7",
         counts=(Count({}, 1248424, 818924576), Count({"version": "1.1"}, 1235496, 349151936)),
+        torch_layout=_torch_layout,
     )
 )

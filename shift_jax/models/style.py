@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from shift_jax.errors import check_choice
 from shift_jax.layers import Initializer, ShiftConv, bias_init_for, he_init
+from shift_jax.models import style_torch
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
@@ -233,9 +234,10 @@ def _kernels(variant: Variant) -> Kernels:
     return _KERNELS[variant]
 
 
-for _build, _paper, _counts in (
+for _build, _layout, _paper, _counts in (
     (
         style_transformer,
+        style_torch.style_layout,
         "Johnson et al. 2016, arXiv:1603.08155",
         (
             Count({}, 1974147, 18937282560),
@@ -244,6 +246,7 @@ for _build, _paper, _counts in (
     ),
     (
         shift_style_transformer,
+        style_torch.shift_style_layout,
         "Wu et al. 2018, arXiv:1711.08141, Section 3.4",
         (
             Count({}, 302979, 8468299776),
@@ -264,5 +267,6 @@ for _build, _paper, _counts in (
             mean=(0.0, 0.0, 0.0),
             std=(1 / 255,) * 3,
             crop=1.0,
+            torch_layout=_layout,
         )
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 
@@ -11,13 +12,19 @@ from shift_jax.errors import positive_int
 from shift_jax.models.blocks import ConvNorm, adaptive_avg_pool, max_pool
 from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
+from shift_jax.weights.convert import Reorder, Source
+from shift_jax.weights.torch.layout import TorchLayout
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
-_WIDTHS = (64, 128, 256, 512, 512)
-_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+"""Channels of the convolutions of each block."""
+CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions of each block, by the depth."""
+# Keras's weights were trained by Caffe on BGR pixels in 0..255 less these means, here as RGB.
+_KERAS_MEAN = (123.68, 116.779, 103.939)
 
 
 class VGG(Network, kw_only=True):
@@ -43,7 +50,7 @@ class VGG(Network, kw_only=True):
         check_images(x, smallest=32)
         maps = []
         for block, (features, count) in enumerate(
-            zip(_WIDTHS, self.convolutions, strict=True), start=1
+            zip(WIDTHS, self.convolutions, strict=True), start=1
         ):
             for index in range(1, count + 1):
                 name = f"block{block}_conv{index}"
@@ -70,11 +77,41 @@ def vgg(depth: int, *, hidden_features: int = 4096, dropout: float = 0.5, **comm
     """
     check_dropout(dropout)
     return VGG(
-        convolutions=_CONVOLUTIONS[depth],
+        convolutions=CONVOLUTIONS[depth],
         hidden_features=positive_int("hidden_features", hidden_features),
         dropout=dropout,
         **common,
     )
+
+
+def torch_layout(depth: int, arguments: Mapping[str, Any]) -> TorchLayout:
+    """Returns torchvision's layout of VGG-16 or VGG-19 without BatchNorm."""
+    names = {"hidden1": "classifier.0", "hidden2": "classifier.3", "classifier": "classifier.6"}
+    position = 0  # In the sequence of convolutions, ReLUs and poolings.
+    for block, count in enumerate(CONVOLUTIONS[depth], start=1):
+        for index in range(1, count + 1):
+            names[f"block{block}_conv{index}/conv"] = f"features.{position}"
+            position += 2
+        position += 1
+    return TorchLayout("torchvision", names.__getitem__, flattened=(("classifier.0", (512, 7, 7)),))
+
+
+def keras_source() -> Source:
+    """Returns the source of Keras's tensors, named as `block1_conv1.kernel`, `fc1.bias`.
+
+    Keras's networks read BGR pixels. Reversing the input channels of the first kernel makes them
+    read RGB.
+    """
+    names = {"hidden1": "fc1", "hidden2": "fc2", "classifier": "predictions"}
+
+    def tensor(module: str, leaf: str) -> tuple[str, Reorder]:
+        name = names.get(module, module.removesuffix("/conv"))
+        if (name, leaf) == ("block1_conv1", "kernel"):
+            return f"{name}.{leaf}", lambda array: array[..., ::-1, :]
+        return f"{name}.{leaf}", lambda array: array
+
+    mean = tuple(value / 255 for value in _KERAS_MEAN)
+    return Source("Keras", tensor, mean=mean, std=(1 / 255,) * 3)
 
 
 for _depth, _table, _count in (
@@ -88,5 +125,7 @@ for _depth, _table, _count in (
             paper="Simonyan and Zisserman 2015, arXiv:1409.1556",
             table=_table,
             counts=(_count,),
+            torch_layout=partial(torch_layout, _depth),
+            keras_source=keras_source,
         )
     )

@@ -20,7 +20,7 @@ import numpy as np
 from shift_jax.errors import InputError, check_choice
 from shift_jax.models.blocks import max_pool
 from shift_jax.models.network import check_images
-from shift_jax.weights.vgg_features import VggFeatures
+from shift_jax.models.vgg_features import VggFeatures
 
 if TYPE_CHECKING:
     from jax import Array

@@ -12,10 +12,10 @@ import numpy as np
 
 from shift_jax import data
 from shift_jax.errors import InputError, check_not_negative, did_you_mean
+from shift_jax.models.vgg_features import read_vgg_features
 from shift_jax.tasks.image_task import ImageTask
 from shift_jax.tasks.perceptual_loss import PerceptualLoss, style_targets
 from shift_jax.tasks.style_sheet import save_sheet
-from shift_jax.weights.vgg_features import read_vgg_features
 
 if TYPE_CHECKING:
     from pathlib import Path

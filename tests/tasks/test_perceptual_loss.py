@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
+from shift_jax.models.vgg_features import VggFeatures
 from shift_jax.tasks.perceptual_loss import (
     STYLE_LAYERS,
     PerceptualLoss,
@@ -18,7 +19,6 @@ from shift_jax.tasks.perceptual_loss import (
     total_variation,
     vgg_features,
 )
-from shift_jax.weights.vgg_features import VggFeatures
 
 features_of = jax.jit(vgg_features, static_argnames="layers")
 loss_of = jax.jit(PerceptualLoss.__call__)

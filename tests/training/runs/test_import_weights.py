@@ -83,7 +83,7 @@ def test_safetensors_there_and_back(authors_file, tmp_path):
 
     variables, _ = read_safetensors(tmp_path / "x.safetensors")
     write_safetensors(tmp_path / "bare.safetensors", variables, {})
-    with pytest.raises(InputError, match="does not say of which network it is"):
+    with pytest.raises(InputError, match="does not say which network it is of"):
         import_weights(tmp_path / "bare.safetensors", tmp_path / "third")
     import_weights(tmp_path / "bare.safetensors", tmp_path / "third", model="shiftresnet20")
     with pytest.raises(InputError, match="Give either --workdir"):
@@ -132,7 +132,7 @@ def test_the_shipped_digits_network_can_be_read_back(tmp_path):
     imported = import_weights(file, tmp_path / "run")
     assert (imported.num_classes, imported.image_channels) == (10, 1)
     assert evaluate_and_report(workdir=str(tmp_path / "run"))["top1"] == pytest.approx(358 / 360)
-    with pytest.raises(InputError, match="knows its network and the arguments: leave expansion"):
+    with pytest.raises(InputError, match="says which network .* it is of: leave expansion"):
         import_weights(file, tmp_path / "other", arguments={"expansion": 6})
     moved = import_weights(file, tmp_path / "other", dataset="folder", data_dir="photos")
     _, config = restore_variables(tmp_path / "other" / "checkpoints" / "0")
@@ -184,7 +184,7 @@ def hostile_file(path, marker):
         (hostile_file, ["--model=resnet20"], "posix.system"),
         (lambda path, _: None, ["--model=resnet20"], "weights.pth"),
         (lambda path, _: path.write_bytes(b""), ["--model=resnet20"], "weights.pth"),
-        (None, [], "Give --model"),
+        (None, [], "give --model"),
         (None, ["--model=shiftresnet21"], "no model named 'shiftresnet21'"),
         (None, ["--model=shiftnet_a"], "No PyTorch layout is known"),
         (None, ["--model=shiftresnet20", "--expansion=3"], "'layer1.0.conv1.weight' has shape"),
@@ -193,8 +193,8 @@ def hostile_file(path, marker):
         (None, ["--model=shiftresnet20", "--shift_order=cuda"], "expected 'interleaved' or"),
         (None, ["--model=shiftresnet20", "--expansoin=3"], "no argument 'expansoin'"),
         (None, ["--model=shiftresnet20", "--expansion"], "'--expansion' has no value"),
-        (None, ["--model=shiftresnet20", "--order=interleaved"], "say --shift_order"),
-        (None, ["--model=shiftresnet20", "--num_classes=10"], "number of classes is the file's"),
+        (None, ["--model=shiftresnet20", "--order=interleaved"], "give --shift_order"),
+        (None, ["--model=shiftresnet20", "--num_classes=10"], "file has the number of classes"),
     ],
 )
 def test_refusals_leave_nothing_behind(make, arguments, sentence, authors_file, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
+from shift_jax.models.vgg_features import VggFeatures, read_vgg_features, vgg_layers
 from shift_jax.tasks.perceptual_loss import vgg_features
 from shift_jax.weights.safetensors_file import write_safetensors
-from shift_jax.weights.vgg_features import VggFeatures, read_vgg_features, vgg_layers
 from tests.weights.torch_files import File
 
 WIDTHS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}

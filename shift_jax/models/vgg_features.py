@@ -15,14 +15,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError, check_choice
+from shift_jax.models.vgg import CONVOLUTIONS, WIDTHS, keras_source, torch_layout
 from shift_jax.weights import convert
+from shift_jax.weights.formats import format_of
 from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors
 from shift_jax.weights.torch.file import read_torch
-from shift_jax.weights.torch_names import layout_of
 
-_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-_WIDTHS = (64, 128, 256, 512, 512)
 # RGB, as torchvision's transforms have them: of IMAGENET1K_V1, and of IMAGENET1K_FEATURES, which
 # are the weights of Caffe with their channels already reversed.
 _TORCHVISION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -64,10 +63,10 @@ def vgg_layers(depth: int) -> tuple[str, ...]:
     Raises:
       InputError: another depth than 16 or 19.
     """
-    check_choice("The depth of VGG", depth, tuple(_CONVOLUTIONS))
+    check_choice("The depth of VGG", depth, tuple(CONVOLUTIONS))
     return tuple(
         f"relu{block}_{index}"
-        for block, count in enumerate(_CONVOLUTIONS[depth], start=1)
+        for block, count in enumerate(CONVOLUTIONS[depth], start=1)
         for index in range(1, count + 1)
     )
 
@@ -144,23 +143,29 @@ class _Content:
 
 
 def _read(path: Path) -> _Content:
-    if path.suffix in (".h5", ".hdf5", ".npz", ".keras"):
-        mean = tuple(value / 255 for value in convert.KERAS_VGG_MEAN)
-        source = convert.keras_vgg_source()
-        pattern = r"block\d+_.*"
-        return _Content(read_keras(path), lambda _: source, pattern, mean, (1 / 255,) * 3)
-    if path.suffix == ".safetensors":
-        variables, metadata = read_safetensors(path)
-        source = convert.our_source()
-        pattern = r"[^/]+/(?!hidden|classifier).*"
-        tensors = flatten_dict(variables, sep="/")
-        return _Content(tensors, lambda _: source, pattern, *_normalisation(path, metadata))
-    tensors = read_torch(path).tensors
+    kind = format_of(path)
+    if kind == "keras":
+        source = keras_source()
+        return _Content(read_keras(path), lambda _: source, r"block\d+_.*", source.mean, source.std)
+    if kind == "torch":
+        return _torch(read_torch(path).tensors)
+    variables, metadata = read_safetensors(path)
+    tensors = flatten_dict(variables, sep="/")
+    if not any(name.startswith("params/") for name in tensors):
+        return _torch(tensors)
+    source = convert.our_source()
+    pattern = r"[^/]+/(?!hidden|classifier).*"
+    return _Content(tensors, lambda _: source, pattern, *_normalisation(path, metadata))
+
+
+def _torch(tensors: Mapping[str, np.ndarray]) -> _Content:
+    # The first convolution of both depths.
+    tensors = convert.without_shared_prefixes(tensors, ["features.0.weight"])
     bias = tensors.get("classifier.0.bias")
     is_features_only = bias is not None and np.isnan(bias).all()
     return _Content(
         tensors,
-        lambda depth: convert.torch_source(layout_of(f"vgg{depth}", {})),
+        lambda depth: torch_layout(depth, {}).source(),
         r"features\..*",
         *(_TORCHVISION_FEATURES if is_features_only else _TORCHVISION),
     )
@@ -189,7 +194,7 @@ def _check_network(path: Path, content: _Content, depth: int, deepest: str) -> N
         return bool(present) and is_even and present == set(content.names(other)[: len(present)])
 
     if not is_start_of(depth):
-        for other in _CONVOLUTIONS:
+        for other in CONVOLUTIONS:
             if is_start_of(other):
                 raise InputError(
                     f"{path} is of VGG-{other}, but VGG-{depth} is to be read: choose the depth "
@@ -215,7 +220,7 @@ def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[st
     source, shapes, used = content.source(depth), {}, {}
     channels = 3
     for layer in vgg_layers(depth)[:count]:
-        name, width = _convolution(layer), _WIDTHS[int(layer[4]) - 1]
+        name, width = _convolution(layer), WIDTHS[int(layer[4]) - 1]
         leaves = {"kernel": (3, 3, channels, width), "bias": (width,)}
         for leaf, shape in leaves.items():
             key, reorder = source.tensor(f"{name}/conv", leaf)
