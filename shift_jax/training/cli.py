@@ -103,23 +103,23 @@ def define_process_flags() -> None:
 
 def _run_with_others(main: Callable[[], object]) -> int:
     """Runs `main` as one of the processes that the flags and the environment tell of."""
-    from shift_jax.training.processes.collectives import wait_for_all
-    from shift_jax.training.processes.distributed import is_joined, join_from_flags
+    from shift_jax.training.processes.collectives import barrier
+    from shift_jax.training.processes.distributed import initialize_from_flags, is_initialized
     from shift_jax.training.processes.peers import end_process
 
     try:
-        peers = join_from_flags()
+        peers = initialize_from_flags()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         # Once JAX has joined the processes, it would wait for the others at the end.
-        return end_process(USAGE_STATUS) if is_joined() else USAGE_STATUS
+        return end_process(USAGE_STATUS) if is_initialized() else USAGE_STATUS
     if peers is None:
         return _run(main)
     status, all_end = 1, False
     try:
         status, all_end = _status_of(main)
         if all_end:
-            wait_for_all()
+            barrier()
     except Exception:
         all_end = False
         # A collective operation fails when a peer is gone; the watch then tells so and ends us.

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
-from shift_jax.training.processes.collectives import from_first, is_first
+from shift_jax.training.processes.collectives import broadcast_from_process_0, is_first
 from shift_jax.training.processes.stopping import StopRequest
 from shift_jax.training.runs.checkpoint_files import read_manifest
 from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
@@ -200,7 +200,7 @@ def evaluate_and_report(
     else:
         source = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
         # Of a run that goes on, another process may already see a newer one.
-        source = Path(from_first(str(source)))
+        source = Path(broadcast_from_process_0(str(source)))
         folder = source.parent.parent
         origin = {"checkpoint": str(source)}
         if output is None and source.parent.name != "checkpoints":

@@ -165,7 +165,7 @@ class _Trainer:
         log: RunLog,
         should_stop: Callable[[int], bool],
     ) -> dict[str, float]:
-        watch = _Watch(log, self.stop)
+        buffer = MetricsBuffer(log, self.stop)
         pace = Pace()
         with contextlib.closing(self.task.train_batches(start_step)) as host_batches:
             batches = to_devices(self.stop.mark(host_batches), self.mesh)
@@ -175,7 +175,7 @@ class _Trainer:
                     raise StoppedError(start_step, self.stop.signal)
                 batch = next(batches)
                 state, step_metrics = self.train_step(state, batch)
-                watch.push(step, step_metrics)
+                buffer.push(step, step_metrics)
                 pace.step(images=len(next(iter(batch.values()))))
                 stopping = self.stop.is_agreed or should_stop(step)
                 evaluating = self._is_evaluated(step)
@@ -183,7 +183,7 @@ class _Trainer:
                 if saving or step % self.config.log_every_steps == 0:
                     log.report(
                         step,
-                        watch.means()
+                        buffer.means()
                         | {"learning_rate": float(self.schedule(step - 1))}
                         | pace.report(steps_left=self.total_steps - step),
                     )
@@ -267,7 +267,7 @@ class _Trainer:
         )
 
 
-class _Watch:
+class MetricsBuffer:
     """Collects the steps' metrics a little late, and stops the run when one is not finite."""
 
     def __init__(self, log: RunLog, stop: StopRequest):

@@ -17,7 +17,7 @@ from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.on_device.arrays import Arrays
-from shift_jax.training.on_device.device_augmentation import draw_crops, pad_crop_flip
+from shift_jax.training.on_device.augmentation import draw_crops, take_crops
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.step import TrainState, init_state, make_update
 
@@ -206,7 +206,7 @@ class Computations:
         key = jax.random.fold_in(progressing.crop_key, state.step)
         crops = draw_crops(key, size, pad=self._pad, flip=self._flip)
         batch = {
-            "image": pad_crop_flip(train["image"], chosen, crops, pad=self._pad),
+            "image": take_crops(train["image"], chosen, crops, pad=self._pad),
             "label": train["label"][chosen],
         }
         state, metrics = self._update(state, batch)

@@ -17,7 +17,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(text: str) -> str:
+def broadcast_from_process_0(text: str) -> str:
     """Returns process 0's text, of up to 4,096 bytes, in all processes, which all must call it."""
     if jax.process_count() == 1:
         return text
@@ -27,7 +27,7 @@ def from_first(text: str) -> str:
     return bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode()
 
 
-def in_any(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether `flag` is true in any process, so that all do the same; all must call it."""
     if jax.process_count() == 1:
         return flag
@@ -50,7 +50,7 @@ def check_same(value: object, sentence: str) -> None:
         raise InputError(sentence.format(process=different[0]))
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Waits until every process has come here: then all of them are done."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("done")

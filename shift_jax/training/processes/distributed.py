@@ -9,8 +9,8 @@ import jax
 from absl import flags
 
 from shift_jax.errors import InputError
-from shift_jax.training.processes.collectives import from_first
-from shift_jax.training.processes.peers import Peers, end_after, outlive_abort
+from shift_jax.training.processes.collectives import broadcast_from_process_0
+from shift_jax.training.processes.peers import PeerMonitor, end_after, outlive_abort
 
 # Seconds without a sign of life after which JAX's own service ends a run; `peers` is faster.
 _HEARTBEAT_TIMEOUT = 40
@@ -19,7 +19,7 @@ _SHUTDOWN_TIMEOUT = 60
 _on_abort = None  # Kept from being freed.
 
 
-def join_from_flags() -> Peers | None:
+def initialize_from_flags() -> PeerMonitor | None:
     """Joins the run's other processes, if `cli`'s flags or the environment say there are some.
 
     Returns:
@@ -51,14 +51,14 @@ def join_from_flags() -> Peers | None:
             f"--process_id is {given['process_id']}, expected a number from 0 to "
             f"{given['num_processes'] - 1}, one below --num_processes."
         )
-    return join(**given)
+    return initialize_distributed(**given)
 
 
-def join(
+def initialize_distributed(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-) -> Peers | None:
+) -> PeerMonitor | None:
     """Joins the run's other processes; call it before anything else of JAX.
 
     Args:
@@ -93,10 +93,10 @@ def join(
         return None
     server = _listen() if index == 0 else None
     host, port = _address(server, coordinator_address) if server else ("", 0)
-    host, _, port = from_first(f"{host} {port}").partition(" ")
+    host, _, port = broadcast_from_process_0(f"{host} {port}").partition(" ")
     global _on_abort
     try:
-        peers = Peers(index, count, server or (host, int(port)), end_after(index, count))
+        peers = PeerMonitor(index, count, server or (host, int(port)), end_after(index, count))
     except OSError as error:
         raise InputError(
             f"Process {index} cannot reach process 0 at {host}:{port} ({error.strerror or error}): "
@@ -106,7 +106,7 @@ def join(
     return peers
 
 
-def is_joined() -> bool:
+def is_initialized() -> bool:
     """Whether JAX has joined this process with others."""
     return jax.distributed.is_initialized()
 

@@ -33,7 +33,7 @@ _BEAT, _GOODBYE, _LOST = 0, 1, 2
 _MESSAGE = struct.Struct("!BI")  # What, and the number of a process.
 
 
-class Peers:
+class PeerMonitor:
     """Connections to the other processes of a run.
 
     Args:
@@ -163,7 +163,7 @@ def outlive_abort(lost: threading.Event) -> Callable:
     JAX's client does so within milliseconds, and a Python callback to prevent it crashes in C++.
 
     Args:
-      lost: of the `Peers`. An abort before which it is not set goes on after a few seconds.
+      lost: of the `PeerMonitor`. An abort before which it is not set goes on after a few seconds.
 
     Returns:
       The handler of SIGABRT, which must not be freed.

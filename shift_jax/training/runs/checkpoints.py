@@ -20,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.training.processes.collectives import check_same, in_any
+from shift_jax.training.processes.collectives import any_process, check_same
 from shift_jax.training.runs.checkpoint_files import (
     DamagedError,
     as_items,
@@ -114,7 +114,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     def has_metrics(self, step: int) -> bool:
         """Whether a checkpoint has metrics by now; the same answer in all processes."""
         self.wait()
-        return not in_any(not read_manifest(self._directory / str(step))["metrics"])
+        return not any_process(not read_manifest(self._directory / str(step))["metrics"])
 
     def delete(self, step: int) -> None:
         """Removes a checkpoint."""
@@ -169,7 +169,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 found = read(self._directory / str(step))
             except DamagedError as error:
                 why = error.why
-            if in_any(found is None):
+            if any_process(found is None):
                 damaged[step] = why or "another process cannot read it"
                 return None
             return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # Fields that change how a run is carried out but nothing of what it computes.
-_FREE_FIELDS = (
+RUNTIME_ONLY_FIELDS = (
     "data.data_dir",
     "data.num_workers",
     "data.max_unreadable_fraction",
@@ -62,7 +62,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             _refuse(workdir, error)
         return
     theirs, ours = flatten(read_config(workdir)), flatten(config)
-    free = _free_fields(ours)
+    free = _runtime_only_fields(ours)
     different = [
         f"{key} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
         for key in sorted(theirs.keys() | ours.keys())
@@ -93,14 +93,14 @@ def _refuse(workdir: Path, error: OSError) -> NoReturn:
 def computed_fields(config: dict) -> dict[str, Any]:
     """Returns the fields, flat, that change what a run computes."""
     fields = flatten(config)
-    free = _free_fields(fields)
+    free = _runtime_only_fields(fields)
     return {key: value for key, value in fields.items() if key not in free}
 
 
-def _free_fields(fields: dict[str, Any]) -> set[str]:
+def _runtime_only_fields(fields: dict[str, Any]) -> set[str]:
     # A dataset's folder may move with the machine, but of these it is the dataset itself.
     is_folder = fields.get("data.name") in ("folder", "identities", "photos")
-    return set(_FREE_FIELDS) - ({"data.data_dir"} if is_folder else set())
+    return set(RUNTIME_ONLY_FIELDS) - ({"data.data_dir"} if is_folder else set())
 
 
 @contextlib.contextmanager

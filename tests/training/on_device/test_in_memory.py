@@ -15,7 +15,7 @@ from shift_jax.tasks.array_classification import ArrayClassification
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.on_device import in_memory, in_memory_run
-from shift_jax.training.on_device.device_augmentation import draw_crops
+from shift_jax.training.on_device.augmentation import draw_crops
 from shift_jax.training.on_device.in_memory import state_path, train
 from shift_jax.training.on_device.in_memory_files import write_run
 from shift_jax.training.on_device.in_memory_run import NotFiniteError

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from shift_jax.training.processes.peers import _BEAT, _MESSAGE, Peers, _receive
+from shift_jax.training.processes.peers import _BEAT, _MESSAGE, PeerMonitor, _receive
 
 # Seconds that a test waits for what should come at once, before it fails.
 PATIENCE = 30
@@ -20,7 +20,7 @@ class Group:
         self.address = server.getsockname()
         self.losses = [queue.Queue() for _ in range(count)]
         self.peers = [
-            Peers(
+            PeerMonitor(
                 index,
                 count,
                 self.address if index else server,
@@ -91,7 +91,7 @@ def connect(address, greeting):
 def process_0(**times):
     server = socket.create_server(("127.0.0.1", 0))
     losses = queue.Queue()
-    return Peers(0, 2, server, losses.put, **times), server.getsockname(), losses
+    return PeerMonitor(0, 2, server, losses.put, **times), server.getsockname(), losses
 
 
 def test_silence_is_taken_for_death():

@@ -18,7 +18,7 @@ from absl.testing import flagsaver
 from shift_jax.errors import InputError
 from shift_jax.training import cli
 from shift_jax.training.loop import train
-from shift_jax.training.processes.distributed import join_from_flags
+from shift_jax.training.processes.distributed import initialize_from_flags
 from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.history import read_history
@@ -77,7 +77,7 @@ def process_flags():
 )
 def test_flags_that_do_not_fit_together(process_flags, values, sentence):
     with flagsaver.flagsaver(**values), pytest.raises(InputError, match=re.escape(sentence)):
-        join_from_flags()
+        initialize_from_flags()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_flags_that_do_not_fit_together(process_flags, values, sentence):
 )
 def test_one_process_joins_nobody(process_flags, values):
     with flagsaver.flagsaver(**values):
-        assert join_from_flags() is None
+        assert initialize_from_flags() is None
 
 
 def test_bad_flags_end_the_command_with_one_sentence(tmp_path):

@@ -33,7 +33,7 @@ def draw_crops(key: Array, count: int, *, pad: int, flip: bool) -> Crops:
     return Crops(top, left, mirrored)
 
 
-def pad_crop_flip(
+def take_crops(
     images: UInt8[Array, "n h w c"], chosen: Int[Array, " b"], crops: Crops, *, pad: int
 ) -> UInt8[Array, "b h w c"]:
     """Returns the crops of the chosen images.

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from shift_jax.training.on_device.device_augmentation import Crops, draw_crops, pad_crop_flip
+from shift_jax.training.on_device.augmentation import Crops, draw_crops, take_crops
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (6, 5, 4, 3), np.uint8)
 
@@ -18,7 +18,7 @@ def test_every_crop_is_that_of_the_padded_image():
     top, left, mirrored = (each.ravel() for each in grid)
     chosen = np.arange(len(top)) * 5 % len(IMAGES)
     crops = Crops(*map(jax.numpy.asarray, (top, left, mirrored)))
-    found = jax.jit(pad_crop_flip, static_argnames="pad")(IMAGES, chosen, crops, pad=pad)
+    found = jax.jit(take_crops, static_argnames="pad")(IMAGES, chosen, crops, pad=pad)
     assert found.dtype == np.uint8
     expected = [
         reference(IMAGES[index], pad, *crop)
@@ -46,6 +46,6 @@ def test_no_pad_and_no_flip_leave_images_as_they_are():
     @jax.jit
     def crop(images):
         crops = draw_crops(jax.random.key(0), len(images), pad=0, flip=False)
-        return pad_crop_flip(images, np.arange(len(images)), crops, pad=0)
+        return take_crops(images, np.arange(len(images)), crops, pad=0)
 
     np.testing.assert_array_equal(crop(IMAGES), IMAGES)
