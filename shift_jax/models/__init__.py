@@ -1,6 +1,6 @@
 """The model zoo; importing it registers every network."""
 
-from shift_jax.models import (
+from shift_jax.models import (  # noqa: F401  Each module registers its networks.
     alexnet,
     cifar,
     faces,
@@ -13,22 +13,8 @@ from shift_jax.models import (
     style,
     vgg,
 )
-from shift_jax.models.registry import create_model, list_models, load_pretrained, model_record
+from shift_jax.models.pretrained import load_pretrained
+from shift_jax.models.registry import create_model, list_models, model_record
+from shift_jax.weights.shipped import list_pretrained
 
-__all__ = [
-    "alexnet",
-    "cifar",
-    "create_model",
-    "faces",
-    "googlenet",
-    "list_models",
-    "load_pretrained",
-    "mobilenet",
-    "model_record",
-    "resnet50",
-    "shiftnet",
-    "shufflenet",
-    "squeezenet",
-    "style",
-    "vgg",
-]
+__all__ = ["create_model", "list_models", "list_pretrained", "load_pretrained", "model_record"]

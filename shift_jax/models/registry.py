@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.network import Network
 from shift_jax.weights.convert import Source
-from shift_jax.weights.shipped import WeightRecord, find_weights, read_weights, shipped_weights
+from shift_jax.weights.shipped import WeightRecord, shipped_weights
 from shift_jax.weights.torch.layout import TorchLayout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,8 +22,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Arguments that every network takes; `Network` explains them.
 _COMMON = ("features_only", "initialization", "dtype", "param_dtype")
-# Those that trained weights leave open.
-_FREE = ("features_only", "dtype", "param_dtype", "implementation")
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ class ModelRecord:
 
     @property
     def weights(self) -> tuple[WeightRecord, ...]:
-        """Records of the trained weights that come with the package: source, licence, accuracy."""
+        """Records of the trained weights that come with the package: source, license, accuracy."""
         return tuple(record for record in shipped_weights() if record.model == self.name)
 
 
@@ -119,7 +115,20 @@ def register(record: ModelRecord) -> None:
 
 
 def model_record(name: str) -> ModelRecord:
-    """Returns the record of one network; InputError with the nearest names when unknown."""
+    """Returns what the registry knows about one network: its paper, size, images and weights.
+
+        >>> from shift_jax import model_record
+        >>> record = model_record("shiftresnet20")
+        >>> record.paper, record.image_shape, record.num_classes
+        ('Wu et al. 2018, arXiv:1711.08141, Section 3.1', (32, 32, 3), 10)
+        >>> record.parameters, record.macs
+        (34906, 5948032)
+
+    `print(record.help)` explains the network and its arguments.
+
+    Raises:
+      InputError: no network has this name; the message has the nearest names.
+    """
     if not isinstance(name, str) or name not in _RECORDS:
         raise InputError(
             f"There is no model named {name!r}.{did_you_mean(name, _RECORDS)} "
@@ -129,37 +138,52 @@ def model_record(name: str) -> ModelRecord:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Returns the sorted names that match a shell pattern such as "shift*"."""
+    """Returns the sorted names of the networks that match a shell pattern.
+
+    >>> from shift_jax import list_models
+    >>> list_models("shiftnet*")
+    ['shiftnet_a', 'shiftnet_b', 'shiftnet_c']
+    """
     return sorted(fnmatch.filter(_RECORDS, pattern))
 
 
 def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network:
     """Creates a network by name.
 
-        model = create_model("shiftresnet20", num_classes=100, expansion=3)
-        variables = model.init(jax.random.key(0), images, train=False)
-        logits = model.apply(variables, images, train=False)
+        >>> import jax, jax.numpy as jnp
+        >>> from shift_jax import create_model
+        >>> model = create_model("shiftresnet20", num_classes=100, expansion=3)
+        >>> images = jnp.zeros((2, 32, 32, 3))
+        >>> variables = jax.jit(model.init)(jax.random.key(0), images)
+        >>> jax.jit(model.apply)(variables, images).shape
+        (2, 100)
 
-    With `features_only=True` it returns the feature maps of its stages instead of logits:
+    With `features_only=True` the network returns the feature maps of its stages:
 
-        for stage in create_model("shiftnet_a", features_only=True).apply(variables, images):
-            print(stage.name, stage.channels, stage.stride, stage.array.shape)
+        >>> backbone = create_model("shiftresnet20", expansion=3, features_only=True)
+        >>> stages = jax.eval_shape(backbone.apply, variables, images)
+        >>> [(stage.name, stage.array.shape) for stage in stages]
+        [('stem', (2, 32, 32, 16)), ('group1', (2, 32, 32, 16)),
+         ('group2', (2, 16, 16, 32)), ('group3', (2, 8, 8, 64))]
+
+    Networks created with equal arguments are equal and hash alike, so that one can be a static
+    argument of `jax.jit`.
 
     Args:
       name: one of `list_models()`.
-      num_classes: width of the classifier; 0 for the pooled features before it; None is the
-        published one.
-      **kwargs: `features_only`, `initialization`, `dtype` and `param_dtype`, explained by
-        `shift_jax.models.network.Network`, and the network's own arguments, such as `expansion`
-        or `width`, explained by `print(shift_jax.models.model_record(name).help)`.
+      num_classes: width of the classifier; 0 returns the pooled features before it; None is the
+        published number.
+      **kwargs: `features_only`, `initialization`, `dtype` and `param_dtype`, which
+        `shift_jax.models.network.Network` explains, and the network's own arguments, such as
+        `expansion` or `width`, which `print(shift_jax.model_record(name).help)` explains.
 
     Returns:
-      A linen module from images [B, H, W, C] to logits [B, num_classes], features
-      [B, features] or a tuple of `FeatureMap`; the networks of style transfer, which have no
-      classes, to images [B, H, W, 3].
+      A linen module from images [B, H, W, C] to float32 logits [B, num_classes], to features
+      [B, features] or to a tuple of `FeatureMap`. Networks for style transfer have no classes and
+      return images [B, H, W, 3].
 
     Raises:
-      InputError: unknown name or argument (the nearest ones are offered), or a bad value.
+      InputError: an unknown name or argument, with the nearest ones in the message, or a bad value.
     """
     record = model_record(name)
     allowed = [key for key in dict.fromkeys((*record.arguments, *_COMMON)) if key != "num_classes"]
@@ -178,55 +202,3 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
             f"num_classes is {num_classes!r}, expected a positive integer, or 0 for the features."
         )
     return record.build(num_classes=int(num_classes or 0), **kwargs)
-
-
-def load_pretrained(
-    name: str, tag: str | None = None, num_classes: int | None = None, **kwargs
-) -> tuple[Network, dict[str, Any]]:
-    """Returns a network with trained weights that come with the package.
-
-        model, variables = load_pretrained("shiftresnet20", expansion=3, tag="cifar100")
-        logits = model.apply(variables, images, train=False)
-
-    Pixels in 0..1 are to be normalised by the `mean` and `std` of the weights' record, which is
-    among `model_record(name).weights`.
-
-    Args:
-      name: of the network.
-      tag: which weights, such as the dataset; None where the arguments tell them.
-      num_classes: None is as trained; 0 leaves the classifier out.
-      **kwargs: those the weights were trained with, such as `expansion`, which choose among
-        several; and, to choose freely, `features_only`, `dtype`, `param_dtype` and
-        `implementation`, as for `create_model`.
-
-    Returns:
-      `(model, variables)`; the variables are nested dicts of numpy arrays of `param_dtype`, those
-      that the model has and no others.
-
-    Raises:
-      InputError: no weights with that tag and those arguments, or several.
-    """
-    model_record(name)
-    trained = {key: value for key, value in kwargs.items() if key not in _FREE}
-    weights = find_weights(name, tag, trained)
-    if num_classes is None:
-        num_classes = weights.num_classes
-    if num_classes not in (0, weights.num_classes):
-        raise InputError(
-            f"The weights {weights.name} are of {weights.num_classes} classes and not of "
-            f"{num_classes!r}: take num_classes=0 and put a classifier of your own after it."
-        )
-    model = create_model(name, num_classes=num_classes, **{**weights.arguments, **kwargs})
-    images = jax.ShapeDtypeStruct((1, *weights.image_shape), jnp.float32)
-    expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    return model, _restricted(read_weights(weights)[0], expected)
-
-
-def _restricted(variables: dict[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of `expected`, in its types."""
-    return {
-        key: _restricted(variables[key], value)
-        if isinstance(value, Mapping)
-        else variables[key].astype(value.dtype)
-        for key, value in expected.items()
-    }

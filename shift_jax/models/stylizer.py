@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
-from shift_jax.models.registry import load_pretrained
+from shift_jax.models.pretrained import load_pretrained
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.tiled_style import TILE_SIZE, stylize_by_tiles
 from shift_jax.weights.shipped import list_pretrained

@@ -26,7 +26,7 @@ def write_safetensors(
       path: Where to write; the folder must exist.
       variables: Nested dicts of arrays, such as `{"params": ..., "batch_stats": ...}`, of
         booleans, integers, float16, bfloat16, float32 or float64.
-      metadata: Strings by names, such as the name of the model and the licence.
+      metadata: Strings by names, such as the name of the model and the license.
 
     Raises:
       InputError: A value cannot be stored, or the file cannot be written.

@@ -33,7 +33,7 @@ class WeightRecord:
       recipe: the command that trained it.
       top1: accuracy as a fraction, on `evaluated_on`; None for a network without classes.
       evaluated_on: dataset and split, "" where there is no accuracy.
-      licence: of the weights.
+      license: of the weights.
       source: who trained them.
       sha256: of the file, in hexadecimal.
     """
@@ -48,7 +48,7 @@ class WeightRecord:
     recipe: str
     top1: float | None = None
     evaluated_on: str = ""
-    licence: str
+    license: str
     source: str
     sha256: str
 
@@ -80,8 +80,20 @@ def shipped_weights() -> tuple[WeightRecord, ...]:
 
 
 def list_pretrained(pattern: str = "*") -> list[str]:
-    """Returns the sorted names of the shipped weights that match a shell pattern."""
-    return fnmatch.filter([record.name for record in shipped_weights()], pattern)
+    """Returns the sorted names of the trained weights that come with the package.
+
+        >>> from shift_jax import list_pretrained
+        >>> list_pretrained("shiftresnet20")
+        ['shiftresnet20-3.cifar100', 'shiftresnet20-9.cifar100', 'shiftresnet20.digits']
+
+    Args:
+      pattern: a shell pattern for the names of the weights or of their networks.
+    """
+    return [
+        record.name
+        for record in shipped_weights()
+        if fnmatch.fnmatch(record.name, pattern) or fnmatch.fnmatch(record.model, pattern)
+    ]
 
 
 def weights_named(name: str) -> WeightRecord:
@@ -98,17 +110,20 @@ def weights_named(name: str) -> WeightRecord:
 def find_weights(
     model: str, tag: str | None = None, arguments: Mapping[str, Any] = MappingProxyType({})
 ) -> WeightRecord:
-    """Returns the one record of a model's weights that fits.
+    """Returns the record of the only weights that fit.
 
     Args:
-      model: its name.
-      tag: None where the others tell it already.
-      arguments: some of those that it was trained with.
+      model: name of the network, or of its weights, such as "shiftresnet20.digits".
+      tag: of the weights; None where the other arguments tell.
+      arguments: some of those that the network was trained with.
 
     Raises:
-      InputError: no weights fit, or several.
+      InputError: no weights fit, or several do.
     """
-    ours = [record for record in shipped_weights() if record.model == model]
+    if "." in model:
+        ours = [weights_named(model)]
+    else:
+        ours = [record for record in shipped_weights() if record.model == model]
     if not ours:
         raise InputError(
             f"No trained weights of {model!r} come with this package, only "

@@ -34,7 +34,7 @@ def test_records_of_shipped_files():
         "shiftresnet20.digits",
     ]
     for record in shipped_weights():
-        assert record.licence and record.source and record.trained_on and record.recipe
+        assert record.license and record.source and record.trained_on and record.recipe
         if record.num_classes is None:
             assert record.top1 is None and not record.evaluated_on
         else:
@@ -75,7 +75,7 @@ def test_features_of_a_trained_network():
         (("resnet50",), "No trained weights of 'resnet50' come with"),
         (("shiftresnet20", "cifar"), "no weights with the tag 'cifar', only .*digits"),
         (("shiftresnet20",), "trained weights: choose among tag='.*' with expansion="),
-        (("shiftresnet20", "digits", 100), "are of 10 classes and not of 100"),
+        (("shiftresnet20", "digits", 100), "are for 10 classes, not for 100"),
     ],
 )
 def test_weights_that_do_not_exist(arguments, sentence):
@@ -105,3 +105,16 @@ def test_a_damaged_file(tmp_path, monkeypatch):
     (tmp_path / record.path.name).write_bytes(content)
     with pytest.raises(InputError, match="its SHA-256 differs"):
         shipped.read_weights(record)
+
+
+def test_weights_by_their_own_names():
+    assert list_pretrained("shiftresnet20") == list_pretrained("shiftresnet20*")
+    assert list_pretrained("resnet20") == []
+    model, variables = load_pretrained("shiftresnet20-3.cifar100")
+    same, others = load_pretrained("shiftresnet20", tag="cifar100", expansion=3)
+    assert model == same
+    jax.tree.map(np.testing.assert_array_equal, variables, others)
+    with pytest.raises(InputError, match="'shiftresnet20.digit' come .* mean 'shiftresnet20.digi"):
+        load_pretrained("shiftresnet20.digit")
+    with pytest.raises(InputError, match="no trained weights with expansion=9"):
+        load_pretrained("shiftresnet20-3.cifar100", expansion=9)
