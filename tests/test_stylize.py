@@ -90,7 +90,7 @@ def shipped_styles(tmp_path, monkeypatch):
             "std": [1 / 255] * 3,
             "trained_on": "nothing",
             "recipe": "none",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "source": "this test",
             "sha256": sha256(path),
         }

@@ -26,7 +26,7 @@ VARIABLES = {
     },
     "batch_stats": {"stem": {"mean": np.zeros(3, np.uint8)}},
 }
-METADATA = {"model": "shiftnet_c", "licence": "Apache-2.0", "é": 'quotes " and ü', "empty": ""}
+METADATA = {"model": "shiftnet_c", "license": "Apache-2.0", "é": 'quotes " and ü', "empty": ""}
 
 
 def flat(tree, prefix=""):
