@@ -36,7 +36,7 @@ from benchmarks.table import write_table
 from benchmarks.tpu_compiler import CHIPS, compile_for, device, equations
 from shift_jax import create_model, ops
 from shift_jax.models.registry import model_record
-from shift_jax.ops.fused import api, pallas_tpu, xla
+from shift_jax.ops.fused import api, tpu, xla
 
 DTYPE = jnp.bfloat16
 NETWORKS = ("no shifts", "depthwise", "xla", "fused")
@@ -143,7 +143,7 @@ def layer_table(flags) -> list[dict]:
             shape, _, features = static.shapes(leaves)
             for job in jobs(static, leaves, training):
                 fused = compile_for(
-                    target, partial(job.run, pallas_tpu), *job.arguments, schedules=schedules
+                    target, partial(job.run, tpu), *job.arguments, schedules=schedules
                 )
                 products = job.flops / chip.flops
                 bound = max(job.moved_bytes / chip.bandwidth, products)

@@ -36,8 +36,11 @@ try:
 except ImportError:
     _need_devices = set()
 
-KERNELS = {"pallas_tpu": ("tpu", "TPUs"), "pallas_gpu": ("cuda", "NVIDIA GPUs")}
-"""The implementations other than "xla": their platform, and its name in sentences."""
+KERNELS = {
+    "pallas_tpu": ("shift_jax.ops.fused.tpu", "tpu", "TPUs"),
+    "pallas_gpu": ("shift_jax.ops.fused.gpu", "cuda", "NVIDIA GPUs"),
+}
+"""The implementations other than "xla": module, platform, and the platform's name in sentences."""
 
 # Kinds of TPU whose devices have more than one core.
 _TPU_CORES = {"TPU v4": 2, "TPU v5": 2}
@@ -148,7 +151,7 @@ def call(
 
 def _module(name: str):
     # Imported where it is used: Pallas is slow to import, and not everyone has its compilers.
-    return xla if name == "xla" else importlib.import_module(f"shift_jax.ops.fused.{name}")
+    return xla if name == "xla" else importlib.import_module(KERNELS[name][0])
 
 
 _call_p = Primitive("shift_conv")
@@ -270,9 +273,9 @@ def _resolve(static: _Call, platform: str, context, leaves):
     if name is None:
         kind = devices[0].device_kind if devices and _runs(devices[0], platform) else ""
         name = choose(kind, static.operation, local_shape, dtype, features, static.spec)
-    elif static.interpret is None and platform != KERNELS[name][0]:
+    elif static.interpret is None and platform != KERNELS[name][1]:
         raise InputError(
-            f"implementation {name!r} runs on {KERNELS[name][1]} only, and this is being compiled "
+            f"implementation {name!r} runs on {KERNELS[name][2]} only, and this is being compiled "
             f"for {platform}: use None or 'xla'."
         )
     if name != "xla":

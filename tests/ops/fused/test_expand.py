@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 from shift_jax.errors import InputError
 from shift_jax.layers import CSC
 from shift_jax.ops import shift_conv
-from shift_jax.ops.fused import call, tpu_plan
+from shift_jax.ops.fused import call
+from shift_jax.ops.fused.tpu import plan
 
 # (B, H, W), D, C, N, k, stride; the second one is padded by the stride.
 SHAPES = [
@@ -75,7 +76,7 @@ def test_in_the_tpu_kernel(shape, budget, monkeypatch):
     sizes = range(10, 24) if budget == "strips" else [None]
     for size in sizes:
         if size is not None:
-            monkeypatch.setattr(tpu_plan, "_VMEM_BYTES", 2**size)
+            monkeypatch.setattr(plan, "_VMEM_BYTES", 2**size)
         jax.clear_caches()  # Plans are made when a call is compiled.
         try:
             with call.INTERPRET(True):

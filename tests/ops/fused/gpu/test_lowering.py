@@ -1,4 +1,4 @@
-"""The Hopper kernels lowered for a GPU; `test_backends` runs them in JAX's interpreter.
+"""The Hopper kernels lowered for a GPU; `test_kernels` runs them in JAX's interpreter.
 
 What no CPU can tell: whether the GPU's compiler takes them, and how fast they are.
 """
@@ -10,7 +10,7 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.ops import shift_offsets
-from shift_jax.ops.fused import pallas_gpu
+from shift_jax.ops.fused import gpu
 from shift_jax.ops.fused.spec import Spec
 
 
@@ -55,7 +55,7 @@ def assert_lowers(layer):
     }
     for name, (arguments, options) in functions.items():
         function = jax.jit(
-            lambda *arrays, name=name, options=options: getattr(pallas_gpu, name)(
+            lambda *arrays, name=name, options=options: getattr(gpu, name)(
                 *arrays, spec=spec, **options
             )
         )
@@ -87,12 +87,12 @@ def test_says_what_it_cannot_do(changes, sentence):
     spec = Spec(paper(changes["channels"]), changes["stride"])
     size = 4 // changes["stride"]
     dy = jnp.zeros((changes["batch"], size, size, changes["features"]), x.dtype)
-    reason = pallas_gpu.unsupported(x.shape, x.dtype.name, changes["features"], spec)
+    reason = gpu.unsupported(x.shape, x.dtype.name, changes["features"], spec)
     assert reason.endswith(".")
     for call in (
-        lambda: pallas_gpu.forward(x, w, None, None, None, None, spec=spec),
-        lambda: pallas_gpu.input_gradient(dy, w, None, None, None, spec=spec, size=(4, 4)),
-        lambda: pallas_gpu.weight_gradient(x, dy, None, None, spec=spec),
+        lambda: gpu.forward(x, w, None, None, None, None, spec=spec),
+        lambda: gpu.input_gradient(dy, w, None, None, None, spec=spec, size=(4, 4)),
+        lambda: gpu.weight_gradient(x, dy, None, None, spec=spec),
     ):
         with pytest.raises(InputError, match=sentence) as raised:
             call()
@@ -103,4 +103,4 @@ def test_can_do_the_layers_of_shiftnet():
     for layer in LAYERS:
         x, w, *_, spec = shiftnet(*layer)
         for dtype in (x.dtype, "bfloat16"):
-            assert pallas_gpu.unsupported(x.shape, dtype, w.shape[1], spec) is None
+            assert gpu.unsupported(x.shape, dtype, w.shape[1], spec) is None

@@ -9,8 +9,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from shift_jax.ops.fused.spec import Spec
-from shift_jax.ops.fused.tpu_plan import PRODUCT_ROWS, Plan, Window
-from shift_jax.ops.fused.tpu_stream import Stream, from_words, to_words
+from shift_jax.ops.fused.tpu.plan import PRODUCT_ROWS, Plan, Window
+from shift_jax.ops.fused.tpu.stream import Stream, from_words, to_words
 
 # Pixels that one operation of a kernel's body works on: more would not fit in the registers.
 COLUMNS = 8

@@ -10,10 +10,12 @@ from jax.extend.core import jaxpr_as_fun
 
 from benchmarks.tpu_compiler import pallas_calls
 from shift_jax.ops import shift_offsets
-from shift_jax.ops.fused import pallas_tpu, tpu_plan, tpu_stream
+from shift_jax.ops.fused import tpu
 from shift_jax.ops.fused.spec import Spec
-from shift_jax.ops.fused.tpu_plan import Plan, Problem, make_plan
-from tests.ops.networks import OPERATIONS, layers, program
+from shift_jax.ops.fused.tpu import plan as planning
+from shift_jax.ops.fused.tpu import stream as streaming
+from shift_jax.ops.fused.tpu.plan import Plan, Problem, make_plan
+from tests.ops.fused.networks import OPERATIONS, layers, program
 
 
 def paper(channels, *args):
@@ -31,7 +33,7 @@ def anywhere(channels, reach, seed=0):
 def kernel_of(operation, shape, features, spec, prologue, cores=1):
     """The one pallas_call of an operation, and the bytes of its arguments and results."""
     options = {"cores": cores}
-    function, arguments = program(pallas_tpu, operation, shape, features, spec, prologue, **options)
+    function, arguments = program(tpu, operation, shape, features, spec, prologue, **options)
     traced = jax.make_jaxpr(function)(*arguments)
     (call,) = pallas_calls(traced)
     leaves = (*jax.tree.leaves(arguments), *traced.out_avals)
@@ -77,7 +79,7 @@ def test_the_bytes_declared_are_the_bytes_copied(name, operation, prologue, monk
     shape, features, kernel_size, stride, cores, rows = COUNTED[name]
     if rows:
         width = -(-shape[2] // stride)
-        monkeypatch.setattr(tpu_plan, "_ENOUGH_ROWS", rows * width * 16)
+        monkeypatch.setattr(planning, "_ENOUGH_ROWS", rows * width * 16)
     spec = Spec(paper(shape[3], kernel_size), stride, prologue, "none", operation == "forward")
     call, _ = kernel_of(operation, shape, features, spec, prologue, cores)
     grid = call.params["grid_mapping"].grid
@@ -110,22 +112,22 @@ def at(monkeypatch):
         return lambda body: body() if condition else None
 
     monkeypatch.setattr(
-        tpu_stream,
+        streaming,
         "pl",
         SimpleNamespace(program_id=lambda axis: (at.core, at.step)[axis], when=when),
     )
     # As the device has them: they round towards zero.
     div = lambda a, b: int(a / b)  # noqa: E731
     lax = SimpleNamespace(div=div, rem=lambda a, b: a - div(a, b) * b)
-    monkeypatch.setattr(tpu_stream, "lax", lax)
+    monkeypatch.setattr(streaming, "lax", lax)
     where = lambda condition, a, b: a if condition else b  # noqa: E731
-    monkeypatch.setattr(tpu_stream, "jnp", SimpleNamespace(minimum=min, maximum=max, where=where))
+    monkeypatch.setattr(streaming, "jnp", SimpleNamespace(minimum=min, maximum=max, where=where))
     return at
 
 
 def left_tiles(at, plan, window, cores, check):
     """Runs the stream over the grid; calls check(tile, what is in a row relative to it)."""
-    stream = tpu_stream.Stream(plan, window, cores)
+    stream = streaming.Stream(plan, window, cores)
     left = []
     for at.core in range(stream.cores):
         ring: dict[int, tuple] = {}
@@ -255,11 +257,11 @@ def test_the_tiles_fit_in_the_memory_and_divide_the_image(itemsize):
             continue
         assert problem.out_height % plan.rows == 0
         assert plan.images * itemsize == 32 and plan.batch >= 64
-        assert tpu_plan._vmem_bytes(plan, features, itemsize, 4) <= 14 * 2**20
+        assert planning._vmem_bytes(plan, features, itemsize, 4) <= 14 * 2**20
         # The ring and its margins are in the count.
         window = plan.gather_window
         columns = window.left + problem.out_width + window.right
         ring = prod((window.kept_rows, spec.stride, columns, plan.images, shape[3])) * itemsize
-        assert ring < tpu_plan._vmem_bytes(plan, features, itemsize, 4)
+        assert ring < planning._vmem_bytes(plan, features, itemsize, 4)
     huge = Problem.of(4, 4000, paper(512), 1)
     assert make_plan(1, huge, 512, itemsize, 3) is None

@@ -1,7 +1,7 @@
 """What the TPU's own compiler makes of the kernels, on a machine without a TPU.
 
 pip install libtpu
-pytest -m slow tests/ops/test_tpu_compiler.py
+pytest -m slow tests/ops/fused/tpu/test_compiler.py
 """
 
 import re
@@ -19,8 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from benchmarks.tpu_compiler import CHIPS, compile_for, device
 from shift_jax.layers import CSC
 from shift_jax.ops import shift_conv
-from shift_jax.ops.fused import pallas_tpu
-from tests.ops.networks import OPERATIONS, layers, program
+from shift_jax.ops.fused import tpu
+from tests.ops.fused.networks import OPERATIONS, layers, program
 
 pytest.importorskip("libtpu", reason="the TPU's compiler, `pip install libtpu`, is not here")
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def shiftnet_a() -> dict:
 @cache
 def compiled(chip: str, name: str, operation: str):
     shape, features, spec = shiftnet_a()[name]
-    function, arguments = program(pallas_tpu, operation, shape, features, spec, spec.prologue_relu)
+    function, arguments = program(tpu, operation, shape, features, spec, spec.prologue_relu)
     return compile_for(device(chip), function, *arguments).text
 
 

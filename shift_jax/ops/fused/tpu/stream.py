@@ -9,7 +9,7 @@ from jax import ShapeDtypeStruct, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from shift_jax.ops.fused.tpu_plan import Plan, Window
+from shift_jax.ops.fused.tpu.plan import Plan, Window
 
 if TYPE_CHECKING:
     from jax import Array
