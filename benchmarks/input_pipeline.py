@@ -56,7 +56,7 @@ def tf_data_batches(folder: str):
     import tensorflow as tf
     from PIL import Image
 
-    from shift_jax.data.inception import crop_box
+    from shift_jax.data.augment.inception import crop_box
 
     classes = sorted(path for path in Path(folder, "train").iterdir())
     examples = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from shift_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from shift_jax.data.photo_files import Photo
+    from shift_jax.data.decode.photo_files import Photo
     from shift_jax.models.stylizer import Stylizer
 
 # Photos of phones and cameras that Pillow does not read, or only a thumbnail in them.
@@ -32,12 +32,12 @@ def stylize_photo(
     """Returns a photo in a network's style, with the photo's own alpha.
 
     Args:
-      photo: from `shift_jax.data.photo_files.open_photo`.
+      photo: from `shift_jax.data.decode.photo_files.open_photo`.
       stylizer: the network.
       preserve_color: whether to keep the photo's colours, see `with_colors_of` there.
       progress: see `Stylizer.__call__`.
     """
-    from shift_jax.data.photo_files import with_colors_of
+    from shift_jax.data.decode.photo_files import with_colors_of
 
     pixels = stylizer(photo.pixels, progress)
     if preserve_color:
@@ -60,7 +60,7 @@ class Painter(NamedTuple):
 
     def one(self, source: Path, output: Path) -> None:
         """A photo to a photo, or to a contact sheet of several styles."""
-        from shift_jax.data.photo_files import (
+        from shift_jax.data.decode.photo_files import (
             check_photo_path,
             contact_sheet,
             contact_sheet_size,
@@ -92,8 +92,8 @@ class Painter(NamedTuple):
         """Each photo of a folder, to the same name in another one."""
         import tqdm
 
-        from shift_jax.data.folder import image_names
-        from shift_jax.data.photo_files import check_photo_path, open_photo, save_photo
+        from shift_jax.data.decode.photo_files import check_photo_path, open_photo, save_photo
+        from shift_jax.data.sources.folder import image_names
 
         outputs = {name: output / name for name in self.stylizers}
         if len(outputs) == 1:

@@ -129,7 +129,7 @@ def _folder(source: Path, output: Path) -> list[Path]:
 
 
 def _check_file(source: Path, output: Path) -> None:
-    from shift_jax.data.photo_files import check_photo_path
+    from shift_jax.data.decode.photo_files import check_photo_path
 
     if not os.path.isfile(source):
         raise InputError(f"There is no photo {source}: name an image file or a folder of them.")

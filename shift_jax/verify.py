@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shift_jax.data.gallery import (
+from shift_jax.data.faces.gallery import (
     Gallery,
     check_comparable,
     check_gallery_path,
@@ -90,7 +90,7 @@ class Verifier:
         self._face = face
         self._detector = None
         if not aligned:
-            from shift_jax.data.face_detector import FaceDetector
+            from shift_jax.data.faces.detector import FaceDetector
 
             self._detector = FaceDetector()
         embeddings = jax.jit(trained.task.embeddings)
@@ -108,7 +108,7 @@ class Verifier:
             if not os.path.isfile(photo):
                 raise InputError(f"There is no photo {photo}: name an image file.")
             return ImageFiles((str(photo),), self._image_size)[0]["image"]
-        from shift_jax.data.face_alignment import aligned_face
+        from shift_jax.data.faces.alignment import aligned_face
 
         found = aligned_face(photo, self._image_size, self._detector, self._face)
         if found.num_faces > 1:

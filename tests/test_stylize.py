@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from shift_jax import create_model, load_pretrained, stylize
-from shift_jax.data import photo_files
+from shift_jax.data.decode import photo_files
 from shift_jax.errors import InputError
 from shift_jax.models import stylizer, tiled_style
 from shift_jax.models.stylizer import Stylizer, load_style, style_names

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shift_jax import verify
-from shift_jax.data.gallery import load_gallery
+from shift_jax.data.faces.gallery import load_gallery
 from shift_jax.errors import InputError
 from shift_jax.training.evaluation import checkpoint_of
 from shift_jax.training.loop import train

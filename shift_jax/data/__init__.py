@@ -9,21 +9,21 @@ imports NumPy only; TFDS, scikit-learn, Pillow, simplejpeg, OpenCV and Grain are
 first use.
 """
 
-from shift_jax.data.batches import eval_batches, steps_per_epoch, train_batches
-from shift_jax.data.folder import PHOTO_EXTENSIONS
-from shift_jax.data.identities import (
+from shift_jax.data.augment.inception import random_resized_crop
+from shift_jax.data.augment.transforms import Transform, pad_crop_flip
+from shift_jax.data.decode.unreadable import UnreadableImage, check_max_unreadable_fraction
+from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
+from shift_jax.data.sources.folder import PHOTO_EXTENSIONS
+from shift_jax.data.sources.identities import (
     identity_names,
     image_paths,
     load_identities,
     read_names,
     split_identities,
 )
-from shift_jax.data.inception import random_resized_crop
-from shift_jax.data.photos import load_photos, read_photo
-from shift_jax.data.selections import ImageFiles, Subset
-from shift_jax.data.sources import EncodedSource, Source, load_source
-from shift_jax.data.transforms import Transform, pad_crop_flip
-from shift_jax.data.unreadable import UnreadableImage, check_max_unreadable_fraction
+from shift_jax.data.sources.photos import load_photos, read_photo
+from shift_jax.data.sources.selections import ImageFiles, Subset
+from shift_jax.data.sources.source import EncodedSource, Source, load_source
 
 __all__ = [
     "PHOTO_EXTENSIONS",

@@ -1,0 +1,1 @@
+"""Random transforms of one example, on the host and on uint8."""

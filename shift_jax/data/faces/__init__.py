@@ -1,0 +1,1 @@
+"""Detecting and aligning faces, and galleries of their embeddings."""

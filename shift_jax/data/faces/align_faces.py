@@ -1,0 +1,293 @@
+"""Finds the faces in a folder of photos with MTCNN and writes them aligned.
+
+    python -m shift_jax.data.faces.align_faces SRC DST --image_size=160
+
+SRC may hold folders to any depth, as SRC/NAME/NAME_0001.jpg or SRC/NAME/VIDEO/0.jpg. DST gets the
+same names, ending in .jpg: square colour JPEGs of quality 95 with eyes, nose and mouth at fixed
+places. JPEG, since an aligned face is a third as large as in PNG and as quickly read as any. Of two
+photos whose names differ in the ending only, the second gets its whole name, as in b.png.jpg.
+
+--face=largest or most_central: which of several faces.
+--no_face=skip: what to do with photos without a face; centre_crop takes their central square.
+--min_confidence=0.9: how sure MTCNN must be of a face, above 0 and below 1.
+
+DST/align_report.csv tells what became of each photo: aligned, cropped, no_face or unreadable, the
+number of faces, the confidence and the distance between the eyes. The same command goes on where it
+was stopped: aligned photos are left as they are; those without a face are tried again only with
+--no_face=centre_crop or a lower --min_confidence; unreadable ones always.
+
+One process uses little more than one core: start several, on SRC/A and DST/A, SRC/B and DST/B. The
+environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, and makes TensorFlow talk.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from shift_jax.data.decode.images import resize_and_centre_crop
+from shift_jax.data.decode.unreadable import UnreadableImage
+from shift_jax.data.faces.align_report import (
+    ALIGNED,
+    CROPPED,
+    FILE_NAME,
+    NO_FACE,
+    UNREADABLE,
+    Report,
+    Row,
+    as_bad_folder,
+)
+from shift_jax.data.faces.alignment import align_chosen, read_upright
+from shift_jax.data.faces.detector import CHOICES, MIN_CONFIDENCE, FaceDetector
+from shift_jax.data.sources.identities import image_paths
+from shift_jax.errors import InputError, check_choice
+from shift_jax.files import replaced_file
+
+_OPTIONS = {
+    "image_size": "160",
+    "face": "largest",
+    "no_face": "skip",
+    "min_confidence": str(MIN_CONFIDENCE),
+}
+_SIZES = range(16, 2049)
+_QUALITY = 95
+_REASON_LENGTH = 200
+
+
+class _Settings(NamedTuple):
+    image_size: int
+    detector: FaceDetector
+    face: str
+    crop_without_face: bool
+
+
+def align_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    image_size: int,
+    detector: FaceDetector,
+    *,
+    face: str = "largest",
+    crop_without_face: bool = False,
+) -> list[Row]:
+    """Aligns the faces in all photos of a folder, but for those that an earlier call did.
+
+    Args:
+      source: folder of photos, to any depth.
+      target: folder of the aligned faces and of the report; made where it is missing.
+      image_size: side of the aligned faces in pixels.
+      detector: what finds faces.
+      face: which of several, "largest" or "most_central".
+      crop_without_face: whether photos without a face are to be cropped to their central square.
+
+    Returns:
+      The rows of the report on the photos in `source`.
+
+    Raises:
+      InputError: no photos, folders one in the other, or a target that holds something else or
+        can not be made or written.
+    """
+    import tqdm
+    from PIL import Image
+
+    check_choice("face", face, CHOICES)
+    if image_size not in _SIZES:
+        raise InputError(
+            f"image_size is {image_size!r}; expected a whole number of pixels, {_SIZES[0]} to "
+            f"{_SIZES[-1]}."
+        )
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    _check_folders(source, target)
+    paths = [os.path.relpath(path, source) for path in image_paths(source)]
+    report = Report(target)
+
+    def is_done(row: Row) -> bool:
+        if row.status == NO_FACE:
+            easier = detector.min_confidence < float(row.min_confidence)
+            return not (easier or crop_without_face)
+        return row.status in (ALIGNED, CROPPED) and (target / row.output).exists()
+
+    done = {path: row for path, row in report.rows.items() if is_done(row)}
+    _check_settings(done.values(), target, str(image_size), face)
+    outputs = _outputs(paths, done)
+    todo = [path for path in paths if path not in done]
+    _check_unknown(target / outputs[path] for path in todo)
+    report.rewrite(done.values())
+    settings = _Settings(image_size, detector, face, crop_without_face)
+    for path in tqdm.tqdm(
+        todo,
+        unit="photo",
+        initial=len(paths) - len(todo),
+        total=len(paths),
+        disable=not sys.stderr.isatty(),
+    ):
+        row, pixels = _align(source, path, outputs[path], settings)
+        if pixels is None:
+            report.append(row)
+            continue
+        with as_bad_folder(target):
+            (target / row.output).parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(target / row.output) as temporary:
+            Image.fromarray(pixels).save(temporary, "JPEG", quality=_QUALITY, subsampling=0)
+            # In this order a face that no row tells of is not ours, whenever we are killed.
+            report.append(row)
+    return [report.rows[path] for path in paths]
+
+
+def _align(
+    source: pathlib.Path, path: str, output: str, settings: _Settings
+) -> tuple[Row, np.ndarray | None]:
+    """What to report of a photo, and to write."""
+    image_size, detector, face, crop_without_face = settings
+    row = functools.partial(
+        Row,
+        path,
+        image_size=str(image_size),
+        face=face,
+        min_confidence=f"{detector.min_confidence}",
+    )
+    try:
+        image = read_upright(source / path)
+        if aligned := align_chosen(image, image_size, detector, face):
+            measured = {
+                "faces": str(aligned.num_faces),
+                "confidence": f"{aligned.face.confidence:.4f}",
+                "eye_distance": f"{aligned.face.eye_distance:.1f}",
+            }
+            return row(ALIGNED, output, **measured), aligned.image
+        if crop_without_face:
+            return row(CROPPED, output), _central_square(image, image_size)
+        return row(NO_FACE), None
+    except UnreadableImage as error:
+        return row(UNREADABLE, reason=error.reason), None
+    # These come back with every photo: too many open files, no TensorFlow.
+    except (OSError, ImportError):
+        raise
+    # Too little memory for this photo, or whatever TensorFlow raises of it, are no reason to leave
+    # thousands of others undone; the next run tries it again.
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return row(UNREADABLE, reason=text[:_REASON_LENGTH]), None
+
+
+def _central_square(image: np.ndarray, image_size: int) -> np.ndarray:
+    # Cut first: scaled up to this height, a panorama may be larger than the memory.
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize_and_centre_crop(image[top : top + side, left : left + side], image_size)
+
+
+def _check_folders(source: pathlib.Path, target: pathlib.Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder: name one of photos, or of folders of them.")
+    with as_bad_folder(target):
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file: name a folder for the aligned faces.")
+    # Of links in circles Path.resolve raises an error.
+    faces, photos = (pathlib.Path(os.path.realpath(folder)) for folder in (target, source))
+    if faces.is_relative_to(photos):
+        where = "is also" if faces == photos else "lies in"
+        raise InputError(
+            f"The folder for the aligned faces, {target}, {where} that of the photos, {source}: "
+            "choose one beside it."
+        )
+    if photos.is_relative_to(faces):
+        raise InputError(
+            f"The folder of the photos, {source}, lies in that for the aligned faces, {target}: "
+            "choose one beside it."
+        )
+
+
+def _check_settings(rows: Iterable[Row], target: pathlib.Path, image_size: str, face: str) -> None:
+    """Faces of one size, chosen in one way, in one folder."""
+    for row in rows:
+        if row.output and (row.image_size, row.face) != (image_size, face):
+            raise InputError(
+                f"{target} holds faces that were aligned with --image_size={row.image_size} "
+                f"--face={row.face}: give the same flags, or choose another folder."
+            )
+
+
+def _outputs(paths: Iterable[str], rows: dict[str, Row]) -> dict[str, str]:
+    """The name in DST of each photo."""
+    outputs = {path: row.output for path, row in rows.items() if row.output}
+    taken = set(outputs.values())
+    for path in paths:
+        if path not in outputs:
+            longer = (path + ".jpg" * times for times in itertools.count(1))
+            names = itertools.chain([os.path.splitext(path)[0] + ".jpg"], longer)
+            outputs[path] = next(name for name in names if name not in taken)
+            taken.add(outputs[path])
+    return outputs
+
+
+def _check_unknown(outputs: Iterable[pathlib.Path]) -> None:
+    for path in outputs:
+        if path.exists():
+            raise InputError(
+                f"{path} is there and {FILE_NAME} does not tell of it: choose another folder for "
+                "the aligned faces, or remove it."
+            )
+
+
+def main(arguments: list[str]) -> None:
+    """Aligns the folder that the command line names."""
+    from shift_jax.models.arguments import split_options
+
+    folders, options = split_options(arguments, _OPTIONS, __doc__)
+    if len(folders) != 2:
+        raise InputError(
+            "Name a folder of photos and one for the aligned faces: "
+            "python -m shift_jax.data.faces.align_faces SRC DST --image_size=160."
+        )
+    check_choice("no_face", options["no_face"], ("skip", "centre_crop"))
+    rows = align_folder(
+        *folders,
+        _number(options, "image_size", int),
+        FaceDetector(_number(options, "min_confidence", float)),
+        face=options["face"],
+        crop_without_face=options["no_face"] == "centre_crop",
+    )
+    print(_summary(rows, folders[1]))
+
+
+def _number(options: dict, name: str, kind: type) -> float:
+    try:
+        return kind(options[name])
+    except ValueError as error:
+        raise InputError(
+            f"--{name}={options[name]} is no number: expected, say, --{name}={_OPTIONS[name]}."
+        ) from error
+
+
+def _summary(rows: list[Row], target: str) -> str:
+    counts = {
+        status: sum(row.status == status for row in rows)
+        for status in (ALIGNED, CROPPED, NO_FACE, UNREADABLE)
+    }
+    several = sum(int(row.faces) > 1 for row in rows)
+    lines = [
+        f"{len(rows):,} photos: {counts[ALIGNED]:,} aligned ({several:,} of them with several "
+        f"faces), {counts[CROPPED]:,} cropped, {counts[NO_FACE]:,} without a face, "
+        f"{counts[UNREADABLE]:,} unreadable"
+    ]
+    for row in [row for row in rows if row.status == UNREADABLE][:3]:
+        lines.append(f"unreadable: {row.path} ({row.reason})")
+    lines.append(f"each photo is in {os.path.join(target, FILE_NAME)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from functools import partial
+
+    from shift_jax.training import cli
+
+    sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))

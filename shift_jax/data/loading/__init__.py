@@ -1,0 +1,1 @@
+"""From a source to batches: sampling, reading, worker processes, the rows of a process."""

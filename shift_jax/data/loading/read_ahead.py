@@ -1,0 +1,124 @@
+"""Making batches ahead of their use, in threads or in worker processes. Needs Grain."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shift_jax.data.decode.unreadable import Allowance, UnreadableCount
+from shift_jax.data.loading.reading import UNREADABLE
+from shift_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import grain
+
+Batch = dict[str, np.ndarray]
+
+# Grain's defaults (16 threads, 500 elements) count examples; ours count whole batches, each made
+# by one thread. A buffer below the number of threads would leave some idle.
+_READ_THREADS = 4
+_READ_THREADS_PER_WORKER = 2
+# Of finished batches on their way to the parent.
+_BUFFERED_BATCHES_PER_WORKER = 1
+
+
+def read_ahead(
+    dataset: "grain.MapDataset", num_workers: int, allowance: Allowance
+) -> Iterator[Batch]:
+    """Iterates over batches made in threads or in worker processes.
+
+    Args:
+      dataset: Batches from `reading.stack`.
+      num_workers: Worker processes; 0 reads in threads of this process.
+      allowance: How many unreadable examples the batches may report.
+
+    Returns:
+      The iterator. Closing or deleting it ends its threads and workers.
+
+    Raises:
+      InputError: a negative number, or workers wanted where none can be started; from the
+        iterator, too many unreadable examples.
+    """
+    if num_workers < 0:
+        raise InputError(f"num_workers is {num_workers}; it must be 0 or more.")
+    # multiprocessing's own test, made before Grain starts threads and queues in a process
+    # that is about to fail: its errors would bury the reason.
+    if num_workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "A worker process imported the script and asked for workers itself; put the script's "
+            'calls under if __name__ == "__main__": or set num_workers to 0.'
+        )
+    import grain
+    from absl import flags
+
+    # Grain keeps its settings in absl flags, which only absl's app.run parses.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    threads = _READ_THREADS_PER_WORKER if num_workers else _READ_THREADS
+    batches = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    ).mp_prefetch(
+        grain.MultiprocessingOptions(
+            num_workers=num_workers, per_worker_buffer_size=_BUFFERED_BATCHES_PER_WORKER
+        ),
+        _start_worker,
+    )
+    return _ReadAhead(batches, UnreadableCount(allowance), copy=num_workers > 0)
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Makes a worker end with its parent, whatever ends that, and at no other time."""
+    del worker_index, worker_count
+    # A terminal and a scheduler send signals to the workers too; the parent is to end them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Waits until the parent is gone, be it killed, and ends this process at once.
+
+    Grain's loop would go on for ever. Its shared memory goes too: once the last worker has
+    ended, multiprocessing's resource tracker, a process of its own, removes what is left.
+    """
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class _ReadAhead:
+    """Iterates and counts what is unreadable.
+
+    Ends Grain's threads and workers on `close()`, when dropped, and at exit.
+    """
+
+    def __init__(self, batches: "grain.IterDataset", unreadable: UnreadableCount, copy: bool):
+        self._unreadable = unreadable
+        self._copy = copy
+        # In a list, so that the finalizer can let go of it without keeping self alive. Left to
+        # the interpreter's teardown, Grain's shared memory would leak.
+        self._iterators = [iter(batches)]
+        self.close = weakref.finalize(self, _end, self._iterators)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._iterators:
+            raise StopIteration
+        try:
+            batch = next(self._iterators[0])
+            self._unreadable.add(batch.pop(UNREADABLE))
+        except Exception:
+            self.close()
+            raise
+        # Workers hand over shared memory; a copy frees it now instead of with the batch.
+        return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
+
+
+def _end(iterators: list["grain.DatasetIterator"]) -> None:
+    iterators.pop().close()

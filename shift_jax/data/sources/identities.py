@@ -1,0 +1,258 @@
+"""Faces by identity: folders of people, TFDS's LFW, and which identities to train and test on.
+
+CASIA-WebFace, MS-Celeb-1M and LFW come as `<data_dir>/<identity>/<image>`, YouTube Faces as
+`<data_dir>/<identity>/<video>/<image>`.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from shift_jax.data.decode.images import check_image_size
+from shift_jax.data.sources.folder import (
+    PHOTO_EXTENSIONS,
+    FolderSource,
+    image_names,
+    sorted_names,
+    subfolders,
+)
+from shift_jax.data.sources.tfds import RelabelledTfdsSource, load_texts
+from shift_jax.errors import InputError, check_choice, did_you_mean
+
+_NAMES = ("identities", "lfw")
+
+
+def load_identities(
+    name: str,
+    data_dir: str | None,
+    image_size: int,
+    *,
+    split: str = "train",
+    names: Collection[str] | None = None,
+) -> FolderSource | RelabelledTfdsSource:
+    """Opens faces with their identities as classes. Reads local files only.
+
+    Args:
+      name: "identities", `<data_dir>/<identity>/**/<image>`, where images lie in the folder of
+        their identity or in folders below it, such as those of videos; or "lfw", TFDS's Labeled
+        Faces in the Wild, prepared in a random-access format: to train on, since without image
+        numbers LFW's own pairs can not be found in it.
+      data_dir: The folder of the identities, or of TFDS (None: TFDS's own default).
+      image_size: Side in pixels to which the shorter side of images is scaled; the central square
+        is returned, in RGB.
+      split: TFDS split, slices included. Folders have "train" only.
+      names: The identities to take; None for all.
+
+    Returns:
+      The source, an `EncodedSource` with `labels`, int32 [n]: the positions of the identities in
+      its sorted `class_names`. Folders are in the order of their identities, then of their files;
+      LFW's records are in its own. Identities without an image are left out.
+
+    Raises:
+      InputError: another name; no such folder or split; an identity that is not there; no images.
+        A file that is not an image raises `UnreadableImage` when it is read.
+    """
+    check_image_size(image_size)
+    check_choice("The data set of faces", name, _NAMES)
+    if name == "lfw":
+        return _load_lfw(data_dir, image_size, split, names)
+    if split != "train":
+        raise InputError(
+            f"Folders of identities have no split {split!r}: take 'train', and choose identities "
+            "by name."
+        )
+    taken = _taken(names, _identity_folders(data_dir), data_dir)
+    files = {each: _files(os.path.join(data_dir, each)) for each in taken}
+    files = {each: images for each, images in files.items() if len(images)}
+    if not files:
+        raise _no_images(data_dir)
+    counts = [len(images) for images in files.values()]
+    return FolderSource(
+        str(data_dir),
+        np.concatenate(list(files.values())),
+        np.repeat(np.arange(len(files), dtype=np.int32), counts),
+        tuple(files),
+        image_size,
+    )
+
+
+def identity_names(name: str, data_dir: str | None) -> list[str]:
+    """Returns the sorted names of the identities that have images.
+
+    Args:
+      name: As for `load_identities`.
+      data_dir: Likewise.
+
+    Raises:
+      InputError: another name, no such folder, or no images.
+    """
+    check_choice("The data set of faces", name, _NAMES)
+    if name == "lfw":
+        return sorted(set(load_texts("lfw", "train", data_dir)[1]))
+    # One image each will do.
+    found = [
+        each
+        for each in _identity_folders(data_dir)
+        if any(
+            True for _ in image_names(os.path.join(data_dir, each), PHOTO_EXTENSIONS, nested=True)
+        )
+    ]
+    if not found:
+        raise _no_images(data_dir)
+    return found
+
+
+def split_identities(
+    names: Collection[str], *, num_train: int, held_out: int | Collection[str], seed: int
+) -> tuple[list[str], list[str]]:
+    """Chooses identities to train on and others to test on.
+
+    A hash of the seed and the name puts each identity at a place of its own: those to test on are
+    drawn from one end of that order, those to train on from the other. Hence the identities
+    trained on depend on the names, on the seed and on `num_train`; on those held out only where
+    these would have been among them, or where all the others are taken. More training identities
+    include fewer, a new identity displaces one at most, and no version of NumPy changes the draw.
+
+    Args:
+      names: All identities there are, in any order.
+      num_train: How many to train on, drawn at random; 0 for all that are not held out. The paper
+        takes 10,000 of MS-Celeb-1M (Section 3.3).
+      held_out: The names to test on, or how many to draw at random.
+      seed: Of the draw.
+
+    Returns:
+      The names trained on and those held out, both sorted, disjoint.
+
+    Raises:
+      InputError: fewer identities than wanted, or a held-out name that is not there.
+    """
+    order = sorted(set(names), key=lambda name: _place(seed, name))
+    if isinstance(held_out, int):
+        if not 0 <= held_out < len(order):
+            raise InputError(
+                f"{held_out:,} identities are to be held out of {len(order):,}, expected 0 or more "
+                "and at least one left to train on: hold out another number."
+            )
+        held_out = order[:held_out]
+    elif unknown := sorted(set(held_out).difference(order)):
+        raise InputError(
+            f"There is no identity {unknown[0]!r} to hold out, expected one of the {len(order):,} "
+            f"of the data.{did_you_mean(unknown[0], order)}"
+        )
+    held_out = set(held_out)
+    rest = [name for name in order if name not in held_out]
+    if not rest or not 0 <= num_train <= len(rest):
+        raise InputError(
+            f"{num_train:,} identities are to be trained on (0: all), and {len(rest):,} of "
+            f"{len(order):,} are not held out: train on fewer, or hold out fewer."
+        )
+    return sorted(rest[-num_train:]), sorted(held_out)
+
+
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """Reads a list of identities: one name a line, in UTF-8.
+
+    Blank lines and those that begin with # are skipped, and so is space around a name.
+
+    Args:
+      path: The text file.
+
+    Returns:
+      The names in the file's order, each once.
+
+    Raises:
+      InputError: a file that can not be read, is no text, or has no names.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise InputError(
+            f"{path} can not be read as a list of identities ({reason}); expected one name a line."
+        ) from error
+    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not names:
+        raise InputError(f"{path} has no names of identities in it; write one to a line.")
+    return names
+
+
+def image_paths(folder: str | os.PathLike[str]) -> list[str]:
+    """Returns the paths of all images in a folder and the folders below it, sorted.
+
+    Raises:
+      InputError: no such folder, or no images in it.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder} is not a folder, expected one of images.")
+    found = [os.path.join(folder, os.fsdecode(name)) for name in _files(os.fspath(folder))]
+    if not found:
+        raise InputError(
+            f"{folder} holds no images; add files ending in {', '.join(sorted(PHOTO_EXTENSIONS))}."
+        )
+    return found
+
+
+def _load_lfw(
+    data_dir: str | None, image_size: int, split: str, names: Collection[str] | None
+) -> RelabelledTfdsSource:
+    records, texts = load_texts("lfw", split, data_dir)
+    found = sorted(set(texts))
+    taken = _taken(names, found, f"TFDS's lfw {split}")
+    label_of = {name: label for label, name in enumerate(taken)}
+    positions = np.array([i for i, text in enumerate(texts) if text in label_of], np.int64)
+    return RelabelledTfdsSource(
+        f"lfw {split}",
+        records,
+        len(taken),
+        tuple(taken),
+        (image_size, image_size, 3),
+        positions=positions,
+        labels=np.array([label_of[texts[i]] for i in positions], np.int32),
+    )
+
+
+def _taken(names: Collection[str] | None, found: Sequence[str], where: str) -> list[str]:
+    """The sorted names, which must be among those found; all of these for None."""
+    if names is None:
+        return sorted(found)
+    if not names:
+        raise InputError(f"No identities are to be taken of {where}; name at least one.")
+    if unknown := sorted(set(names).difference(found)):
+        raise InputError(
+            f"{where} has no identity {unknown[0]!r}, expected one of its {len(found):,}, such as "
+            f"{found[0]!r}.{did_you_mean(unknown[0], found)}"
+        )
+    return sorted(set(names))
+
+
+def _identity_folders(data_dir: str | None) -> list[str]:
+    if data_dir is None or not os.path.isdir(data_dir):
+        raise InputError(
+            f"data_dir {data_dir} is not a folder; it should hold a folder of images for each "
+            "identity: <data_dir>/<identity>/<image>."
+        )
+    found = subfolders(data_dir)
+    if len(found) < 2:
+        raise InputError(
+            f"{data_dir} has {f'only the folder {found[0]!r}' if found else 'no folders'} in it, "
+            "expected one for each of at least two identities: <data_dir>/<identity>/<image>."
+        )
+    return found
+
+
+def _files(folder: str) -> np.ndarray:
+    return sorted_names(image_names(folder, PHOTO_EXTENSIONS, nested=True))
+
+
+def _no_images(data_dir: str) -> InputError:
+    return InputError(
+        f"The folders of identities in {data_dir} hold no images; add files ending in "
+        f"{', '.join(sorted(PHOTO_EXTENSIONS))}."
+    )
+
+
+def _place(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,100 @@
+"""Chosen images in a given order, for evaluation: of files, or of another source."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from shift_jax.data.decode.images import check_image_size
+from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.sources.folder import read_image
+from shift_jax.data.sources.source import EncodedExample, Example, Source
+from shift_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """Image files, all of label 0, each scaled and cropped to its central square. A `Source`.
+
+    Raises:
+      InputError: `image_size` is no whole number of pixels, at least 1.
+    """
+
+    paths: Sequence[str]
+    image_size: int
+    num_classes: int = dataclasses.field(default=1, init=False)
+    class_names: None = dataclasses.field(default=None, init=False)
+
+    def __post_init__(self):
+        check_image_size(self.image_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.image_size, self.image_size, 3)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.encoded(index)
+        try:
+            pixels = example["image"].centre_crop(self.image_size, 1.0)
+        except UndecodableError as error:
+            raise UnreadableImage(self.paths[index], str(error)) from error
+        return {**example, "image": pixels}
+
+    def encoded(self, index: int) -> EncodedExample:
+        """The example at `index` with an `EncodedImage`."""
+        return {"image": read_image(self.paths[index]), "label": np.int32(0)}
+
+    def describe(self, index: int) -> str:
+        """The path of the file at `index`."""
+        return self.paths[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Some examples of a source, in another order, perhaps more than once. A `Source`.
+
+    Raises:
+      InputError: a position outside the source.
+    """
+
+    source: Source
+    positions: np.ndarray
+    """Integers [n], 0 .. len(source) - 1."""
+
+    def __post_init__(self):
+        positions = np.asarray(self.positions)
+        if positions.size and not 0 <= positions.min() <= positions.max() < len(self.source):
+            raise InputError(
+                f"The positions of a subset go from {positions.min()} to {positions.max()}, "
+                f"expected 0 .. {len(self.source) - 1}: take those of examples of the source."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return self.source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.source.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.source.image_shape
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [n], where the source has its `labels`."""
+        return self.source.labels[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[int(self.positions[index])]
+
+    def describe(self, index: int) -> str:
+        """What the source, an `EncodedSource`, calls the example at `index`."""
+        return self.source.describe(int(self.positions[index]))

@@ -1,0 +1,142 @@
+"""Random images in the numbers of ImageNet, so that a run measures the computation alone."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from shift_jax.data.decode.images import check_image_size
+from shift_jax.errors import InputError, did_you_mean
+
+# Of ILSVRC 2012, whose test labels are not public: "test" stands for validation here.
+_NUM_EXAMPLES = {"train": 1_281_167, "validation": 50_000, "test": 50_000}
+_NUM_CLASSES = 1000
+_DEFAULT_SIZE = 224
+# So that steps differ, and that all of them stay in memory.
+_NUM_BATCHES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticSource:
+    """Random images with random labels. A `Source`."""
+
+    length: int
+    image_size: int
+    num_classes: int = _NUM_CLASSES
+    class_names: None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.image_size, self.image_size, 3)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        batch = _random_batch(1, self, seed=index, number=0)
+        return {"image": batch["image"][0], "label": batch["label"][0]}
+
+
+def load_synthetic(
+    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+) -> SyntheticSource:
+    """Opens "train" (1,281,167 images), "validation" or "test" (50,000 each), 1,000 classes.
+
+    The first n of a split are "train[:n]", as in TFDS.
+
+    Args:
+      split: One of the three, perhaps cut short.
+      data_dir: Unused: the images are drawn.
+      image_size: Side of the square images in pixels; None is 224.
+      eval_crop: Unused: the images are drawn at their size.
+
+    Returns:
+      The source.
+
+    Raises:
+      InputError: another split, or no size.
+    """
+    del data_dir, eval_crop
+    name, first = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", split, re.DOTALL).groups()
+    if name not in _NUM_EXAMPLES:
+        raise InputError(
+            f"synthetic has no split {split!r}; use one of: {', '.join(_NUM_EXAMPLES)}."
+            + did_you_mean(split, _NUM_EXAMPLES)
+        )
+    if image_size is not None:
+        check_image_size(image_size)
+    length = min(_NUM_EXAMPLES[name], int(first) if first else _NUM_EXAMPLES[name])
+    if not length:
+        raise InputError(f"Split {split!r} of synthetic holds no examples; choose a larger slice.")
+    return SyntheticSource(length, image_size or _DEFAULT_SIZE)
+
+
+def synthetic_train_batches(
+    source: SyntheticSource,
+    *,
+    batch_size: int,
+    seed: int,
+    steps_per_epoch: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of one process, from `start_step` on: a few drawn once, in turn.
+
+    Args:
+      source: Gives the shapes and the size of an epoch's last batch.
+      batch_size: Size of a global batch.
+      seed: Of the images and the labels.
+      steps_per_epoch: The batches after which a smaller one may come.
+      start_step: Step of the first batch.
+      process_index: p, this process; its rows are p*b/P to (p+1)*b/P.
+      process_count: P, the number of processes.
+
+    Yields:
+      "image" uint8 [b/P, H, W, C] and "label" int32 [b/P], the same arrays again and again: not
+      to be written to.
+    """
+    drawn = [_random_batch(batch_size, source, seed, number) for number in range(_NUM_BATCHES)]
+    last_size = min(batch_size, source.length - (steps_per_epoch - 1) * batch_size)
+    step = start_step
+    while True:
+        is_last = (step + 1) % steps_per_epoch == 0
+        rows = (last_size if is_last else batch_size) // process_count
+        part = slice(process_index * rows, (process_index + 1) * rows)
+        yield {key: value[part] for key, value in drawn[step % _NUM_BATCHES].items()}
+        step += 1
+
+
+def synthetic_eval_batches(
+    source: SyntheticSource, *, batch_size: int, process_index: int, process_count: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """One process's rows of a pass over the source, with "mask" bool [b/P], in one size.
+
+    Args:
+      source: Gives the shapes and the number of examples.
+      batch_size: Size of a global batch.
+      process_index: This process.
+      process_count: The number of processes.
+
+    Yields:
+      As `synthetic_train_batches`; the mask is False after the last example.
+    """
+    drawn = _random_batch(batch_size, source, seed=0, number=0)
+    rows = batch_size // process_count
+    first = process_index * rows
+    drawn = {key: value[first : first + rows] for key, value in drawn.items()}
+    for start in range(0, source.length, batch_size):
+        yield {**drawn, "mask": start + first + np.arange(rows) < source.length}
+
+
+def _random_batch(
+    size: int, source: SyntheticSource, seed: int, number: int
+) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng((seed, number))
+    # Bytes are many times as fast as integers() of type uint8.
+    pixels = np.frombuffer(rng.bytes(size * int(np.prod(source.image_shape))), np.uint8)
+    return {
+        "image": pixels.reshape(size, *source.image_shape),
+        "label": rng.integers(0, source.num_classes, size, dtype=np.int32),
+    }

@@ -1,0 +1,507 @@
+"""The command that aligns a folder of photos: what it writes, tells, refuses and leaves alone."""
+
+import csv
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shift_jax.data.faces import align_faces
+from shift_jax.data.faces.align_faces import align_folder
+from shift_jax.data.faces.align_report import FILE_NAME
+from shift_jax.data.faces.alignment import align, canonical_landmarks
+from shift_jax.data.faces.detector import Face
+from shift_jax.errors import InputError
+from tests.conftest import REPOSITORY
+from tests.data.photos import encoded, photos
+
+PHOTO = photos()[0][:300, :400]
+LANDMARKS = canonical_landmarks(112) + 60
+DARK = np.zeros((80, 100, 3), np.uint8)
+
+
+class Detector:
+    """Sees a face in every photo that is not dark, and a second, smaller one in green photos."""
+
+    def __init__(self, min_confidence=0.9, breaks_at=None):
+        self.min_confidence = min_confidence
+        self.breaks_at = breaks_at
+        self.seen = 0
+
+    def detect(self, image):
+        self.seen += 1
+        if self.seen == self.breaks_at:
+            raise KeyboardInterrupt
+        confidence = 0.6 if image.max() == 50 else 0.99
+        if image.max() < 40 or confidence < self.min_confidence:
+            return []
+        faces = [Face((60, 60, 172, 172), confidence, LANDMARKS)]
+        if image[..., 1].min() > 200:
+            faces.append(Face((10, 10, 40, 40), 0.999, LANDMARKS / 4))
+        return faces
+
+
+def fill(root, names, image=PHOTO, **options):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / name, **options)
+
+
+def report_of(target):
+    with open(target / FILE_NAME, newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def files_in(target):
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), target)
+        for folder, _, names in os.walk(target)
+        for name in names
+        if name != FILE_NAME
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    fill(tmp_path / "in", ["Ann/Ann_0001.jpg", "Bob/video 1/0.12.png", "flat.PNG"])
+    return tmp_path / "in"
+
+
+def test_folders_are_mirrored_and_faces_aligned(source, tmp_path):
+    rows = align_folder(source, tmp_path / "new" / "out", 96, Detector())
+    target = tmp_path / "new" / "out"
+    assert files_in(target) == ["Ann/Ann_0001.jpg", "Bob/video 1/0.12.jpg", "flat.jpg"]
+    assert [row.status for row in rows] == ["aligned"] * 3
+    with Image.open(target / "flat.jpg") as image:
+        assert (image.format, image.size, image.mode) == ("JPEG", (96, 96), "RGB")
+        expected = align(PHOTO, LANDMARKS, 96)
+        assert np.abs(np.asarray(image).astype(int) - expected).mean() < 2
+
+
+def test_the_report_tells_of_each_photo(source, tmp_path):
+    fill(source, ["green.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    fill(source, ["dark.png"], DARK)
+    (source / "broken.jpg").write_bytes(encoded(PHOTO)[:3000])
+    align_folder(source, tmp_path / "out", 160, Detector())
+    report = report_of(tmp_path / "out")
+    assert {path: row["status"] for path, row in report.items()} == {
+        "Ann/Ann_0001.jpg": "aligned",
+        "Bob/video 1/0.12.png": "aligned",
+        "flat.PNG": "aligned",
+        "green.png": "aligned",
+        "dark.png": "no_face",
+        "broken.jpg": "unreadable",
+    }
+    assert report["green.png"]["faces"] == "2"
+    assert report["green.png"]["confidence"] == "0.9900"
+    assert report["green.png"]["output"] == "green.jpg"
+    eyes = np.linalg.norm(LANDMARKS[1] - LANDMARKS[0])
+    assert float(report["green.png"]["eye_distance"]) == pytest.approx(eyes, abs=0.05)
+    assert report["dark.png"]["faces"] == "0"
+    assert report["broken.jpg"]["reason"]
+    assert not (tmp_path / "out" / "dark.jpg").exists()
+
+
+def test_the_chosen_face_is_the_one_asked_for(tmp_path):
+    green = np.full((50, 50, 3), (20, 210, 0), np.uint8)
+    fill(tmp_path / "in", ["green.png"], green)
+    align_folder(tmp_path / "in", tmp_path / "out", 64, Detector(), face="most_central")
+    assert report_of(tmp_path / "out")["green.png"]["confidence"] == "0.9990"
+
+
+def test_without_a_face_the_centre_may_be_taken(tmp_path):
+    dark = DARK.copy()
+    dark[:, 10:90] = 30
+    fill(tmp_path / "in", ["dark.png"], dark)
+    align_folder(tmp_path / "in", tmp_path / "out", 80, Detector(), crop_without_face=True)
+    assert report_of(tmp_path / "out")["dark.png"]["status"] == "cropped"
+    assert np.abs(pixels_of(tmp_path / "out" / "dark.jpg") - 30).max() < 3
+
+
+def test_a_second_run_does_nothing_again(source, tmp_path):
+    fill(source, ["dark.png"], DARK)
+    target = tmp_path / "out"
+    align_folder(source, target, 96, Detector())
+    before = {name: (target / name).stat().st_mtime_ns for name in files_in(target)}
+    again = Detector()
+    rows = align_folder(source, target, 96, again)
+    assert again.seen == 0
+    assert {name: (target / name).stat().st_mtime_ns for name in files_in(target)} == before
+    assert sorted(row.status for row in rows) == ["aligned"] * 3 + ["no_face"]
+    # New photos and aligned faces that were removed are another matter.
+    fill(source, ["new.jpg"])
+    (target / "flat.jpg").unlink()
+    align_folder(source, target, 96, again)
+    assert again.seen == 2
+    assert files_in(target) == ["Ann/Ann_0001.jpg", "Bob/video 1/0.12.jpg", "flat.jpg", "new.jpg"]
+
+
+def test_photos_without_a_face_are_tried_again_for_another_outcome(tmp_path):
+    fill(tmp_path / "in", ["faint.png"], np.full((90, 90, 3), 50, np.uint8))
+    fill(tmp_path / "in", ["dark.png"], DARK)
+
+    def statuses(detector, **options):
+        rows = align_folder(tmp_path / "in", tmp_path / "out", 96, detector, **options)
+        return {row.path: row.status for row in rows}
+
+    assert statuses(Detector(0.9)) == {"faint.png": "no_face", "dark.png": "no_face"}
+    assert statuses(Detector(0.5)) == {"faint.png": "aligned", "dark.png": "no_face"}
+    last = Detector(0.9)
+    assert statuses(last, crop_without_face=True) == {"faint.png": "aligned", "dark.png": "cropped"}
+    assert last.seen == 1
+    assert len(report_of(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("breaks_at", [1, 3, 5])
+def test_a_run_that_was_stopped_goes_on(tmp_path, breaks_at):
+    fill(tmp_path / "in", [f"{i}.jpg" for i in range(5)])
+    with pytest.raises(KeyboardInterrupt):
+        align_folder(tmp_path / "in", tmp_path / "out", 96, Detector(breaks_at=breaks_at))
+    assert files_in(tmp_path / "out") == [f"{i}.jpg" for i in range(breaks_at - 1)]
+    rest = Detector()
+    align_folder(tmp_path / "in", tmp_path / "out", 96, rest)
+    assert rest.seen == 5 - (breaks_at - 1)
+    assert files_in(tmp_path / "out") == [f"{i}.jpg" for i in range(5)]
+
+
+@pytest.mark.parametrize("where", ["save", "replace", "half a line"])
+def test_killed_while_writing_leaves_no_half_face(tmp_path, monkeypatch, where):
+    fill(tmp_path / "in", ["a.jpg", "b.jpg"])
+    target = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        if where == "save":
+            complete = Image.Image.save
+
+            def save(image, path, *arguments, **options):
+                complete(image, path, *arguments, **options)
+                if "b.jpg" in str(path):
+                    os.truncate(path, 100)
+                    raise KeyboardInterrupt
+
+            patch.setattr(Image.Image, "save", save)
+        elif where == "replace":
+            complete = os.replace
+
+            def replace(old, new):
+                if str(new).endswith("b.jpg"):
+                    raise KeyboardInterrupt
+                complete(old, new)
+
+            patch.setattr(align_faces.os, "replace", replace)
+        else:
+            patch.setattr(align_faces.Report, "append", append_half_of_b(target))
+        with pytest.raises(KeyboardInterrupt):
+            align_folder(tmp_path / "in", target, 96, Detector())
+    assert not (target / "b.jpg").exists()
+    assert pixels_of(target / "a.jpg").shape == (96, 96, 3)
+    rest = Detector()
+    align_folder(tmp_path / "in", target, 96, rest)
+    assert rest.seen == 1
+    assert files_in(target) == ["a.jpg", "b.jpg"]
+    assert pixels_of(target / "b.jpg").shape == (96, 96, 3)
+    assert list(report_of(target)) == ["a.jpg", "b.jpg"]
+
+
+def append_half_of_b(target):
+    complete = align_faces.Report.append
+
+    def append(report, row):
+        complete(report, row)
+        if row.path == "b.jpg":
+            os.truncate(target / FILE_NAME, os.path.getsize(target / FILE_NAME) - 9)
+            raise KeyboardInterrupt
+
+    return append
+
+
+def test_a_report_may_end_in_half_a_line(tmp_path):
+    fill(tmp_path / "in", ["dark.png"], DARK)
+    align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+    whole = (tmp_path / "out" / FILE_NAME).read_bytes()
+    for length in range(len(whole) - len(b"dark.png,no_face,,0,,,96,largest,0.9,") - 1, len(whole)):
+        (tmp_path / "out" / FILE_NAME).write_bytes(whole[:length])
+        align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+        assert (tmp_path / "out" / FILE_NAME).read_bytes() == whole
+
+
+def test_every_kind_of_image_is_taken(tmp_path):
+    source = tmp_path / "in"
+    fill(source, ["alpha.png"], np.dstack([PHOTO, np.full((300, 400), 255, np.uint8)]))
+    fill(source, ["grey.pgm"], PHOTO[..., 0])
+    fill(source, ["grey16.png"], PHOTO[..., 0].astype(np.uint16) * 257)
+    Image.fromarray(PHOTO).convert("CMYK").save(source / "cmyk.jpg", quality=95)
+    frames = [Image.fromarray(frame) for frame in (PHOTO, DARK, DARK)]
+    frames[0].save(source / "moving.gif", save_all=True, append_images=frames[1:])
+    align_folder(source, tmp_path / "out", 96, Detector())
+    expected = align(PHOTO, LANDMARKS, 96).astype(int)
+    greys = np.repeat(align(PHOTO[..., :1].repeat(3, axis=-1), LANDMARKS, 96)[..., :1], 3, axis=-1)
+    for name in ("alpha", "grey", "grey16", "cmyk", "moving"):
+        found = pixels_of(tmp_path / "out" / f"{name}.jpg")
+        reference = greys if "grey" in name else expected
+        assert np.abs(found - reference).mean() < 6, name
+
+
+def test_photos_of_one_stem_get_two_names(tmp_path):
+    fill(tmp_path / "in", ["a.jpg", "a.png", "a.png.jpg", "b.png"])
+    names = ["a.jpg", "a.png.jpg", "a.png.jpg.jpg", "b.jpg"]
+    rows = align_folder(tmp_path / "in", tmp_path / "out", 32, Detector())
+    assert files_in(tmp_path / "out") == names
+    assert len({row.output for row in rows}) == 4
+    # A newcomer does not take over the name of what is there.
+    fill(tmp_path / "in", ["b.bmp"])
+    again = Detector()
+    align_folder(tmp_path / "in", tmp_path / "out", 32, again)
+    assert again.seen == 1
+    assert report_of(tmp_path / "out")["b.png"]["output"] == "b.jpg"
+    assert report_of(tmp_path / "out")["b.bmp"]["output"] == "b.bmp.jpg"
+
+
+def test_odd_names_are_reported_as_they_are(tmp_path):
+    names = [b'a, "b"\nc.png', "é\u4e2d.png".encode(), b"latin\xe9.png"]
+    os.makedirs(tmp_path / "in")
+    for name in names:
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(encoded(PHOTO, "PNG"))
+    align_folder(tmp_path / "in", tmp_path / "out", 32, Detector())
+    again = Detector()
+    rows = align_folder(tmp_path / "in", tmp_path / "out", 32, again)
+    assert again.seen == 0 and len(rows) == 3
+    assert {os.fsencode(row.path) for row in rows} == set(names)
+
+
+def test_names_may_be_as_long_as_the_system_takes(tmp_path):
+    fill(tmp_path / "in", ["n" * 251 + ".png"])
+    [row] = align_folder(tmp_path / "in", tmp_path / "out", 32, Detector())
+    assert row.status == "aligned" and files_in(tmp_path / "out") == ["n" * 251 + ".jpg"]
+
+
+def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
+    target = tmp_path / "out"
+    align_folder(source, target, 96, Detector())
+    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: give the"):
+        align_folder(source, target, 112, Detector())
+    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: give the"):
+        align_folder(source, target, 96, Detector(), face="most_central")
+    fill(tmp_path / "theirs", ["flat.jpg"])
+    with pytest.raises(InputError, match="flat.jpg is there and align_report.csv does not tell"):
+        align_folder(source, tmp_path / "theirs", 96, Detector())
+    (tmp_path / "theirs" / FILE_NAME).write_text("name,age\nAnn,3\n")
+    with pytest.raises(InputError, match="align_report.csv is no report of an alignment"):
+        align_folder(source, tmp_path / "theirs", 96, Detector())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["in"], "Name a folder of photos and one for the aligned faces"),
+        (["in", "out", "more"], "Name a folder of photos and one for the aligned faces"),
+        (["none", "out"], "none is not a folder: name one of photos"),
+        (["in/flat.PNG", "out"], "flat.PNG is not a folder: name one of photos"),
+        (["in", "in"], "in, is also that of the photos, in: choose one beside it"),
+        (["in", "in/../in/"], "is also that of the photos"),
+        (["in", "in/out"], "in/out, lies in that of the photos, in: choose one beside it"),
+        (["in", "link/out"], "lies in that of the photos"),
+        (["in", "in/flat.PNG"], "in/flat.PNG is a file: name a folder"),
+        (["in/Bob", "in"], "of the photos, in/Bob, lies in that for the aligned faces, in: choose"),
+        (["link/Bob", "in"], "link/Bob, lies in that for the aligned faces, in: choose one beside"),
+        (["in/Bob", "."], "in/Bob, lies in that for the aligned faces, "),
+        (
+            ["in", "a file/out"],
+            r"a file/out can not be made or written \(Not a dir.*: choose anoth",
+        ),
+        (["in", "a file/a/out"], r"a/out can not be made or written \(Not a directory\): choose"),
+        (["in", "circle"], r"circle can not be made or written \(File exists\)"),
+        (["in", "n" * 300], r"nn can not be made or written \(File name too long\)"),
+        (["in", "report is a folder"], r"\(Is a directory: report is a folder/align_report.csv\)"),
+        pytest.param(
+            *(
+                ["in", "/proc/faces"],
+                r"^/proc/faces can not be made or written \(No such file or d",
+            ),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
+        ),
+        (["empty", "out"], "empty holds no images; add files ending in"),
+        (["in", "out", "--image_size=0"], "image_size is 0; expected .* 16 to 2048"),
+        (["in", "out", "--image_size=99999"], "image_size is 99999; expected"),
+        (["in", "out", "--image_size=big"], "--image_size=big is no number: .* --image_size=160"),
+        (["in", "out", "--image_size=160.5"], "--image_size=160.5 is no number"),
+        (["in", "out", "--image_size"], "'--image_size' has no value"),
+        (["in", "out", "--imagesize=160"], "no flag --imagesize: .* mean 'image_size'"),
+        (["in", "out", "--face=biggest"], "face is 'biggest', expected 'largest' or 'most_cent"),
+        (["in", "out", "--no_face=crop"], "no_face is 'crop', .* Did you mean 'centre_crop'"),
+        (["in", "out", "--min_confidence=2"], "min_confidence is 2.0; it must be"),
+        (["in", "out", "--min_confidence=high"], "--min_confidence=high is no number"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, arguments, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "a file").touch()
+    (tmp_path / "report is a folder" / FILE_NAME).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    with pytest.raises(InputError, match=sentence):
+        align_faces.main(arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_a_folder_of_faces_is_told(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "Bob").touch()
+    with pytest.raises(InputError, match=r"out can not be made or written \(.*out/Bob.*\): choose"):
+        align_folder(source, tmp_path / "out", 96, Detector())
+
+
+@pytest.mark.parametrize("name", ["mkdir", "replace"])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_without_permission_is_told(source, tmp_path, monkeypatch, name, code):
+    # Root may write everywhere, hence the stand-in.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, failing(OSError(code, "No way", str(tmp_path / "out"))))
+        with pytest.raises(
+            InputError, match=r"out can not be made or written \(No way\): choose another"
+        ):
+            align_folder(source, tmp_path / "out", 96, Detector())
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("where", ["start", "later"])
+def test_a_full_or_broken_disk_stops_the_run(source, tmp_path, monkeypatch, code, where):
+    broken = failing(OSError(code, "The disk"))
+    if where == "start":
+        monkeypatch.setattr(os, "replace", broken)
+    else:
+        monkeypatch.setattr(Image.Image, "save", broken)
+    with pytest.raises(OSError, match="The disk"):
+        align_folder(source, tmp_path / "out", 96, Detector())
+
+
+class Failing(Detector):
+    """Fails with green photos."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def detect(self, image):
+        if image[..., 1].min() > 200:
+            raise self.error
+        return super().detect(image)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("26 GiB\n  of pixels"), "MemoryError: 26 GiB of pixels"),
+        (ZeroDivisionError("x" * 999), "ZeroDivisionError: " + "x" * 181),
+        (InputError("No such points"), "InputError: No such points"),
+    ],
+)
+def test_a_photo_at_which_the_detector_fails_does_not_end_the_run(tmp_path, error, reason):
+    fill(tmp_path / "in", ["a.png", "c.png"])
+    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
+    report = report_of(tmp_path / "out")
+    assert [report[name]["status"] for name in ("a.png", "b.png", "c.png")] == [
+        "aligned",
+        "unreadable",
+        "aligned",
+    ]
+    assert report["b.png"]["reason"] == reason
+    # The next run tries it again.
+    align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+    assert report_of(tmp_path / "out")["b.png"]["status"] == "aligned"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), ImportError("No TensorFlow")]
+)
+def test_what_fails_with_every_photo_ends_the_run(tmp_path, error):
+    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    with pytest.raises(type(error)):
+        align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
+
+
+def test_a_photo_too_large_to_read_does_not_end_the_run(tmp_path, monkeypatch):
+    fill(tmp_path / "in", ["a.png"])
+    monkeypatch.setattr(align_faces, "read_upright", failing(MemoryError()))
+    [row] = align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
+    assert (row.status, row.reason) == ("unreadable", "MemoryError:")
+
+
+def test_the_centre_of_a_very_long_photo_is_cut_out_first(tmp_path, monkeypatch):
+    stripe = np.zeros((2, 30_000, 3), np.uint8)
+    stripe[:, 14_999:15_001] = 30
+    fill(tmp_path / "in", ["long.png"], stripe)
+    sizes = []
+    resize = Image.Image.resize
+
+    def spy(image, size, *arguments, **options):
+        sizes.append(size)
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    align_folder(tmp_path / "in", tmp_path / "out", 160, Detector(), crop_without_face=True)
+    assert np.abs(pixels_of(tmp_path / "out" / "long.jpg") - 30).max() < 3
+    assert sizes == [(160, 160)]
+
+
+def test_the_command_ends_with_the_counts(source, tmp_path, monkeypatch, capsys):
+    fill(source, ["green.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
+    fill(source, ["dark.png"], DARK)
+    (source / "broken.jpg").write_bytes(b"not an image")
+    monkeypatch.setattr(align_faces, "FaceDetector", Detector)
+    align_faces.main([str(source), str(tmp_path / "out"), "--image_size=64"])
+    text = capsys.readouterr().out
+    assert (
+        "6 photos: 4 aligned (1 of them with several faces), 0 cropped, 1 without a face, "
+        "1 unreadable" in text
+    )
+    assert "unreadable: broken.jpg (cannot identify image file)" in text
+    assert str(tmp_path / "out" / FILE_NAME) in text
+    align_faces.main(
+        [str(source), str(tmp_path / "out"), "--image_size=64", "--no_face=centre_crop"]
+    )
+    assert (
+        "4 aligned (1 of them with several faces), 1 cropped, 0 without" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.slow
+def test_real_faces_by_the_real_command(shared_data, tmp_path):
+    pytest.importorskip("mtcnn", reason="needs the extra faces")
+    faces = sorted((shared_data / "faces" / "orl").glob("s[12]/[1-3].pgm"))
+    for path in faces:
+        fill(
+            tmp_path / "in",
+            [f"{path.parent.name}/{path.stem}.png"],
+            pixels_of(path).astype(np.uint8),
+        )
+    fill(tmp_path / "in", ["flower.jpg"], photos()[1])
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "shift_jax.data.faces.align_faces", *arguments]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+    done = run(tmp_path / "in", tmp_path / "out", "--image_size=112")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7 photos: 6 aligned (0 of them with several faces), 0 cropped, 1 without" in done.stdout
+    assert files_in(tmp_path / "out") == [f"s{i}/{j}.jpg" for i in (1, 2) for j in (1, 2, 3)]
+    refused = run(tmp_path / "nowhere", tmp_path / "out")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: ")
