@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 
 from shift_jax.counting.tracing import abstract_variables
+from shift_jax.errors import InputError
 
 
-def count_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def count_parameters(
+    network: nn.Module | Mapping[str, Any], image_shape: tuple[int, int, int] | None = None
+) -> int:
     """Returns the number of trained parameters: weights, biases, BatchNorm scales and biases.
 
-    Nothing is computed; only shapes are. BatchNorm's running statistics do not count.
+    BatchNorm's running statistics do not count. Counting a module computes shapes only.
 
     Args:
-      model: called as `model(images, train=False)`, or `model(images)` where it takes no `train`.
-      image_shape: (height, width, channels).
+      network: a linen network, called as `network(images, train=False)`, or `network(images)` if it
+        takes no `train`; or its variables, nested mappings with the collection "params", as arrays
+        or as their shapes.
+      image_shape: (height, width, channels) of a network's images; variables need none.
+
+    Raises:
+      InputError: a network without image_shape.
     """
-    variables = abstract_variables(model, image_shape)
-    return sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
+    if isinstance(network, nn.Module):
+        if image_shape is None:
+            raise InputError(
+                f"count_parameters needs the image_shape of a {type(network).__name__}: give "
+                "(height, width, channels), or the network's variables in place of the network."
+            )
+        network = abstract_variables(network, image_shape)
+    return sum(leaf.size for leaf in jax.tree.leaves(network.get("params", {})))

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from shift_jax import data
+from shift_jax.counting import count_parameters
 from shift_jax.errors import InputError, check_choice, check_not_negative
 from shift_jax.tasks.face_losses import MARGINS, FaceClassifier
 from shift_jax.tasks.face_pairs import lfw_pairs, ytf_pairs
@@ -258,7 +259,8 @@ class Faces(ImageTask):
         result = verify(scores, pairs.same, pairs.folds)
         picture = path.with_suffix(".png")
         save_roc(picture, {self.config.model.name: (scores, pairs.same)})
-        parameters = self._num_parameters()
+        size = self.config.data.image_size
+        parameters = count_parameters(self.network, (size, size, 3))  # Table 9.
         lines = (
             f"{self.config.model.name}: {parameters:,} parameters, without the head over the "
             f"{len(self._trained_on):,} identities trained on",
@@ -274,13 +276,6 @@ class Faces(ImageTask):
             "roc": str(picture),
         }
         return "\n".join(lines), record
-
-    def _num_parameters(self) -> int:
-        """Of the embedding network (Table 9)."""
-        size = self.config.data.image_size
-        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        shapes = jax.eval_shape(lambda x: self.network.init(jax.random.key(0), x), images)
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
     def _scores(self, split: str, outputs: dict[str, np.ndarray]) -> tuple[Pairs, np.ndarray]:
         pairs = self.pairs(split)

@@ -75,6 +75,15 @@ def test_reduced_resnets(name, arguments, parameters):
     assert count_parameters(create_model(name, **arguments), CIFAR) == parameters
 
 
+def test_variables_are_counted_as_their_network_is():
+    model = create_model("shiftresnet20", num_classes=10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *CIFAR)))
+    assert count_parameters(shapes) == count_parameters(model, CIFAR) == 34906
+    assert count_parameters({"batch_stats": shapes["batch_stats"]}) == 0
+    with pytest.raises(InputError, match="needs the image_shape of a CifarNet"):
+        count_parameters(model)
+
+
 def test_sc2_costs_what_csc_costs():
     csc, sc2 = (create_model("shiftresnet20", expansion=3, module=m) for m in ("csc", "sc2"))
     assert count_parameters(sc2, CIFAR) == count_parameters(csc, CIFAR)

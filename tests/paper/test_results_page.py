@@ -6,13 +6,17 @@ import sys
 import pytest
 from absl import flags
 
+from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
+from shift_jax.models import create_model, model_record
 from shift_jax.paper.results_page import results_page, save_page
 from shift_jax.paper.sweep.network_runs import rows_of_flag
+from shift_jax.paper.sweep.networks import NetworkSpec
 from shift_jax.paper.sweep.results_file import append_results, read_results
 from shift_jax.paper.tables.parts import parameters_10_100
 from shift_jax.paper.tables.published import families
 from shift_jax.weights.shipped import shipped_weights
+from tests.conftest import REPOSITORY
 
 CSV = """\
 model,expansion,reduction,allocation,seed,params,macs,last_top1,best_top1,epochs,minutes,device,commit
@@ -388,6 +392,29 @@ def test_only_the_default_file_may_be_absent(tmp_path, monkeypatch):
     values(["command", "--results=none.csv"])
     with pytest.raises(InputError, match="--results=none.csv does not exist"):
         rows_of_flag(holder)
+
+
+def test_the_page_in_the_docs_is_what_the_command_writes(tmp_path):
+    """After new rows run `python -m shift_jax.paper.results_page`."""
+    target = tmp_path / "results.md"
+    command = [sys.executable, "-m", "shift_jax.paper.results_page", f"--output={target}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+    assert target.read_text() == (REPOSITORY / "docs" / "results.md").read_text()
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "cifar10"])
+def test_the_sizes_in_the_results_are_the_counters(dataset):
+    rows = read_results(REPOSITORY / "results" / f"{dataset}.csv")
+    # Depth 20 here: the others take seconds each.
+    networks = {NetworkSpec(row.model, row.expansion, row.reduction): row for row in rows}
+    for network, row in networks.items():
+        if network.model in ("shiftresnet20", "resnet20"):
+            model = create_model(network.model, int(dataset[5:]), **network.arguments)
+            shape = model_record(network.model).image_shape
+            assert (row.params, row.macs) == (
+                count_parameters(model, shape),
+                count_macs(model, shape),
+            )
 
 
 def test_refuses_a_target_that_cannot_be_written(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from shift_jax.counting import count_parameters
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.jobs import (
     Job,
@@ -230,7 +231,7 @@ class Sweep:
             reduction=network.reduction,
             allocation=network.allocation,
             seed=run.config["seed"],
-            params=sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
+            params=count_parameters({"params": run.state.params}),
             macs=count_network(network, self.dataset),
             last_top1=accuracies[-1],
             best_top1=max(accuracies),

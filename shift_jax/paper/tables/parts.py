@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import jax
-
-from shift_jax.counting import LayerRow, layer_table
+from shift_jax.counting import LayerRow, count_parameters, layer_table
 from shift_jax.counting.tracing import abstract_variables
 from shift_jax.models import create_model, model_record
 from shift_jax.paper.tables.paper_macs import paper_cifar_formula
@@ -82,7 +80,7 @@ def parameters_10_100(name: str, **arguments) -> tuple[int, int]:
     model = create_model(name, num_classes=10, **arguments)
     params = abstract_variables(model, model_record(name).image_shape)["params"]
     total, classifier = (
-        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, params["classifier"])
+        count_parameters({"params": tree}) for tree in (params, params["classifier"])
     )
     return total, total + 9 * classifier
 
