@@ -16,7 +16,7 @@ from shift_jax.counting.macs import layer_scope, mark_arrays, walk
 from shift_jax.counting.tracing import abstract_variables, evaluation_jaxpr
 
 NETWORK = "."
-"""Name of the row for what the network does itself, outside of any layer."""
+"""The row of what the network itself does, outside of any layer."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class LayerRow:
     """One layer that has parameters or MACs.
 
     Attributes:
-      name: its path, such as "group1_block1/conv1"; "." is the network itself.
-      kind: class name of its module.
-      output_shape: without the batch axis; None where evaluation does not call it.
-      params: trained ones that belong to it and to no layer inside it.
-      macs: of one image; a product outside of any layer inside it counts here.
-      activation_bytes: of the inputs and outputs of one image in their own dtypes, for all its
-        calls: the D_F²·(M + N) of Eq. 4 and 5, in bytes.
-      intensity: MACs / (input + output + weight elements), Eq. 4 for standard convolutions and
-        Eq. 5 for depthwise ones; as there, biases are left out. None without MACs.
+      name: the layer's path, such as "group1_block1/conv1"; "." is the network itself.
+      kind: the class name of its module.
+      output_shape: without the batch axis; None if evaluation does not call the layer.
+      params: trained parameters of the layer, without those of layers inside it.
+      macs: MACs of one image, without those of layers inside it.
+      activation_bytes: the bytes of all inputs and outputs for one image, in their own dtypes: the
+        D_F²·(M + N) of Eq. 4 and 5.
+      intensity: MACs / (input + output + weight elements): Eq. 4 for standard convolutions, Eq. 5
+        for depthwise ones. Biases do not count, as in the paper. None without MACs.
     """
 
     name: str
@@ -57,24 +57,23 @@ class _Tally:
 def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Returns every layer with parameters or MACs, in the order of the computation.
 
-    Nothing is computed; only shapes are. The parameters add up to `count_parameters` and the MACs
-    to `count_macs`.
+    It computes shapes only. The parameters add up to `count_parameters`, the MACs to `count_macs`.
 
     Args:
-      model: any linen network from images to anything, called as `model(images, train=False)`,
-        or as `model(images)` where it takes no `train`.
+      model: any linen network on images, called as `model(images, train=False)`, or as
+        `model(images)` if it takes no `train`.
       image_shape: (height, width, channels).
 
     Raises:
-      InputError: the network multiplies in a loop whose length is not known before it runs.
+      InputError: the network multiplies in a loop of unknown length.
     """
     kinds: dict[str, str] = {}
-    # Where no kernel hides a product and no layer applies its neighbour.
+    # XLA's backend hides no product in a kernel and fuses no layer with its neighbor.
     with ops.implementation("xla"), nn.intercept_methods(partial(_note_kind, kinds)):
         variables = abstract_variables(model, image_shape)
         jaxpr = _marked_jaxpr(model, variables, image_shape)
     tallies: dict[str, _Tally] = defaultdict(_Tally)
-    # Of a layer's first product, or of its first input where it has no products.
+    # The place of a layer's first product, or of its first input if it has no product.
     order: dict[str, int] = {}
     for number, event in enumerate(walk(jaxpr)):
         tally = tallies[event.layer]
@@ -88,7 +87,7 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
         tally.activation_elements += elements
         tally.activation_bytes += elements * event.dtype.itemsize
         if event.kind == "output" and tally.output_shape is None:
-            # One image was traced; under vmap its axis is no longer the first.
+            # The traced batch is one image; under vmap its axis is no longer the first.
             batched = event.shape[:1] == (1,)
             tally.output_shape = event.shape[1:] if batched else event.shape
     _add_parameters(tallies, variables.get("params", {}), kinds)
@@ -98,13 +97,13 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 
 
 def _marked_jaxpr(model: nn.Module, variables, image_shape: tuple[int, int, int]) -> Jaxpr:
-    """The evaluation of one image, traced with scopes and marks around every layer."""
+    """Traces the evaluation of one image, with a scope and marks around every layer."""
     active: list[str] = []
 
     def mark_layer(call, args, kwargs, context):
         layer = "/".join(context.module.path)
         with layer_scope(layer):
-            # A layer's methods call each other, and a lifted class (scan, remat) the one inside.
+            # Methods of a layer call each other, and a lifted class (scan, remat) its inner one.
             if context.method_name == "setup" or layer in active:
                 return call(*args, **kwargs)
             active.append(layer)
@@ -119,7 +118,7 @@ def _marked_jaxpr(model: nn.Module, variables, image_shape: tuple[int, int, int]
 
 
 def _note_kind(kinds: dict[str, str], call, args, kwargs, context):
-    # A lifted class and the class inside it share a path: the inner one is noted last.
+    # A lifted class and the class inside it share a path: the inner class comes last.
     kinds["/".join(context.module.path)] = type(context.module).__name__
     return call(*args, **kwargs)
 
@@ -128,12 +127,12 @@ def _add_parameters(tallies: dict[str, _Tally], params, kinds: dict[str, str]) -
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(key, "key", key)) for key in path]
         owner = "/".join(names[:-1])
-        # A parameter may itself be a tree: then its owner is further up.
+        # A parameter may itself be a tree, whose owner is further up.
         while owner not in kinds:
             owner = owner.rpartition("/")[0]
         tally = tallies[owner]
         tally.params += leaf.size
-        # Eq. 4 and 5 have kernels only: biases are not operands of a product.
+        # Eq. 4 and 5 count kernels only: biases are no operands of a product.
         if leaf.ndim > 1 and names[-1] != "bias":
             tally.weight_elements += leaf.size
 

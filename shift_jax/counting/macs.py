@@ -32,9 +32,9 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
       image_shape: (height, width, channels).
 
     Raises:
-      InputError: the network has a loop whose length is not known before it runs.
+      InputError: the network multiplies in a loop of unknown length.
     """
-    # Where no kernel hides a product.
+    # XLA's backend hides no product in a kernel.
     with ops.implementation("xla"):
         variables = abstract_variables(model, image_shape)
         return _macs(walk(evaluation_jaxpr(model, variables, image_shape)))
@@ -42,15 +42,15 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing met in the computation, in its order.
+    """A product of arrays, or an array that enters or leaves a layer.
 
     Attributes:
-      layer: path of the innermost layer around it, "" for the network itself.
-      kind: "macs" for a convolution or matrix product, "input" or "output" for an array that goes
-        into the layer or comes out of it.
-      shape, dtype: of the array, or of the product's result.
-      macs: of one run; 0 for arrays.
-      times: how often it runs, more than once inside a scan.
+      layer: the path of the innermost layer around it, "" for the network itself.
+      kind: "macs" for a convolution or matrix product; "input" or "output" for an array that enters
+        or leaves the layer.
+      shape, dtype: those of the array, or of the product's result.
+      macs: the MACs of one run; 0 for arrays.
+      times: the number of runs, more than one inside a scan.
     """
 
     layer: str
@@ -62,15 +62,15 @@ class Event:
 
 
 def layer_scope(layer: str):
-    """A context: what is traced inside belongs to `layer`, and `walk` will say so."""
+    """Returns a context in which traced operations belong to `layer`, as `walk` reports them."""
     return jax.named_scope(f"shift_jax_layer<{layer}>")
 
 
 def mark_arrays(tree: Any, kind: str, layer: str) -> Any:
     """Marks the arrays of `tree` as "input" or "output" of `layer`; returns the marked tree.
 
-    Marks are equations and not Python-side notes: an equation has the shapes that vmap really
-    computes with, and is inside the scan that repeats it.
+    The marks are equations, not notes in Python: an equation has the shapes with which vmap really
+    computes, and it lies inside the scan that repeats it.
     """
 
     def mark(leaf):
@@ -88,15 +88,16 @@ def walk(jaxpr: Jaxpr, layer: str = "") -> Iterator[Event]:
     """Yields the products and marks of a jaxpr and of all jaxprs inside it.
 
     Args:
-      jaxpr: traced with `layer_scope` around its layers; without, all belongs to `layer`.
-      layer: around the whole jaxpr.
+      jaxpr: a jaxpr traced with `layer_scope` around its layers; without scopes, every event
+        belongs to `layer`.
+      layer: the layer around the whole jaxpr.
 
     Raises:
-      InputError: a loop whose length is not known before it runs contains products.
+      InputError: a loop of unknown length contains products.
     """
     for equation in jaxpr.eqns:
         primitive, params = equation.primitive.name, equation.params
-        # Inside scan, remat or custom_vjp name stacks start anew: then the outer one holds.
+        # Name stacks start again inside scan, remat and custom_vjp: there the outer layer holds.
         scopes = _SCOPE.findall(str(equation.source_info.name_stack))
         inside = scopes[-1] if scopes else layer
         tag = _TAG.fullmatch(params["name"]) if primitive == "name" else None
@@ -109,12 +110,11 @@ def walk(jaxpr: Jaxpr, layer: str = "") -> Iterator[Event]:
         inner = [list(walk(nested, inside)) for nested in _nested_jaxprs(params)]
         if primitive == "while" and any(map(_macs, inner)):
             raise InputError(
-                "MACs cannot be counted: the network multiplies inside a while loop, whose "
-                "length is only known when it runs; use jax.lax.scan or fori_loop with "
-                "constant bounds."
+                "MACs cannot be counted: the network multiplies inside a while loop of unknown "
+                "length; use jax.lax.scan, or fori_loop with constant bounds."
             )
         if primitive == "cond":
-            # Of a cond's branches one runs: the costliest, or the same on another platform.
+            # One branch of a cond runs: count the costliest. Platforms' branches cost the same.
             inner = [max(inner, key=_macs)]
         times = params["length"] if primitive == "scan" else 1
         for events in inner:
@@ -137,8 +137,8 @@ def _product_macs(equation) -> int:
         lhs, kernel = (operand.aval.shape for operand in equation.invars[:2])
         spec = params["dimension_numbers"]
         if math.prod(params["lhs_dilation"]) > 1:
-            # A transposed convolution: each input pixel meets the whole kernel, and the zeros that
-            # stand between the pixels meet nothing.
+            # A transposed convolution multiplies each input pixel by the whole kernel, and not the
+            # zeros between the pixels.
             pixels = math.prod(lhs[axis] for axis in (spec.lhs_spec[0], *spec.lhs_spec[2:]))
             return pixels * math.prod(kernel)
         per_output = math.prod(kernel) // kernel[spec.rhs_spec[0]]

@@ -13,7 +13,7 @@ from jax.extend.core import Jaxpr
 
 
 def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> Mapping[str, Any]:
-    """Returns the shapes of the variables that `model.init` makes, without computing any."""
+    """Returns the shapes of the variables that `model.init` creates, without computing them."""
     train = _train_argument(model)
     return nn.meta.unbox(
         jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **train), _images(image_shape))
@@ -26,8 +26,8 @@ def evaluation_jaxpr(
     """Returns the traced evaluation of one image.
 
     Args:
-      model: called as `model(images, train=False)`, or `model(images)` where it takes no `train`.
-      variables: arrays, or their shapes as `abstract_variables` returns them.
+      model: called as `model(images, train=False)`, or `model(images)` if it takes no `train`.
+      variables: arrays, or their shapes from `abstract_variables`.
       image_shape: (height, width, channels).
     """
     train = _train_argument(model)

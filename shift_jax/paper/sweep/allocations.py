@@ -1,4 +1,4 @@
-"""Shift allocations by name: the built-in ones, and those in JSON files."""
+"""Shift allocations by name: built-in ones and those in JSON files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NAMED_ALLOCATIONS: dict[str, tuple[float, ...] | None] = {
     "even": (1,) * 9,
     "cross": (0, 1, 0, 1, 1, 1, 0, 1, 0),
 }
-"""Direction weights of 3×3 shifts by name: the paper's allocation; as control the even one, whose
-channels left over go to the first directions and not to the centre; and the cross into which the
-paper found "the largest contributions fall" (Section 4.2)."""
+"""Direction weights of 3×3 shifts by name: the paper's allocation; the even one as a control, which
+gives the channels left over to the first directions and not to the center; and the cross into which
+the paper found "the largest contributions fall" (Section 4.2)."""
 
 
 def check_allocation_name(name: object) -> str:
-    """Returns a name that a file's allocation may have.
+    """Returns a name that a file may give its allocation.
 
     Raises:
-      InputError: not letters, digits and underscores, or the name of a built-in allocation.
+      InputError: the name is not made of letters, digits and underscores, or is built in.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
         raise InputError(
@@ -31,7 +31,7 @@ def check_allocation_name(name: object) -> str:
         )
     if name in NAMED_ALLOCATIONS:
         raise InputError(
-            f"An allocation's name is {name!r}, which a built-in one has: give it one of its own."
+            f"An allocation's name is {name!r}, the name of a built-in one: choose another."
         )
     return name
 
@@ -40,7 +40,7 @@ def read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
     """Returns the name and the direction weights in a file of `shift_jax.paper.figures.allocation`.
 
     Raises:
-      InputError: the file cannot be read, or is no allocation.
+      InputError: the file cannot be read, or holds no allocation.
     """
     try:
         content = json.loads(path.read_text())

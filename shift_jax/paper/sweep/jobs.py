@@ -1,4 +1,4 @@
-"""What a sweep has still to train, in which order, and how long it will take."""
+"""What a sweep still has to train, in which order, and how long it will take."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from shift_jax.training.on_device.arrays import DATASETS
 
 
 class Job(NamedTuple):
-    """Seeds of one network that train at the same time.
+    """One network with the seeds that train at the same time.
 
     Attributes:
       network: the network.
       seeds: one or more.
-      epochs: of the schedule.
+      epochs: the length of the schedule.
     """
 
     network: NetworkSpec
@@ -58,14 +58,14 @@ def jobs_left(
     *,
     stacked: bool,
 ) -> list[Job]:
-    """Returns what has no row yet, in order.
+    """Returns the jobs without a row, in order.
 
     Args:
-      seeds: of each network, the most important network first.
-      epochs: of the schedule.
-      results: the rows there are.
-      stacked: whether the seeds of a network are one job. Else all networks come with their first
-        seed, then with their second, and so on.
+      seeds: the seeds of each network, the most important network first.
+      epochs: the length of the schedule.
+      results: the rows so far.
+      stacked: whether the seeds of a network are one job. Otherwise all networks come with their
+        first seed, then all with their second, and so on.
     """
     results = list(results)
     single = [
@@ -86,14 +86,14 @@ def jobs_left(
 def estimated_minutes(
     job: Job, dataset: str, results: Iterable[Result], device: str
 ) -> float | None:
-    """Returns how long a job will take from its beginning; None where no row tells.
+    """Returns the minutes that a job will take from its beginning, None if no row tells.
 
     Args:
-      job: to be estimated.
-      dataset: of `DATASETS`.
-      results: rows of this dataset. Those of the same network on the same device are taken, where
-        there are none that of the network with the most similar MACs, in proportion.
-      device: as in the rows.
+      job: the job.
+      dataset: one of `DATASETS`.
+      results: rows of this dataset. The estimate comes from the same network on the same device, or
+        else from the network with the most similar MACs, in proportion.
+      device: the device, as the rows name it.
     """
     rows = [
         row
@@ -112,10 +112,10 @@ def estimated_minutes(
 
 
 def check_dataset(results: Iterable[Result], dataset: str) -> None:
-    """Raises InputError unless rows are of a dataset, as far as its smallest network tells.
+    """Raises InputError unless the rows are of a dataset, by the MACs of their smallest network.
 
-    The smallest one only, because to count a network takes seconds. All rows of a file are of one
-    dataset, if each sweep has asked this first.
+    Counting a larger network takes seconds. Since each sweep checks this first, all rows of a file
+    are of one dataset.
     """
     known = [row for row in results if row.model in list_models()]
     if not known:

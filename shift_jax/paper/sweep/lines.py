@@ -9,28 +9,28 @@ from shift_jax.training.on_device.in_memory_run import Progress, Steps
 
 
 def say(sentence: str) -> None:
-    """Prints it at once."""
+    """Prints a line at once."""
     print(sentence, flush=True)
 
 
 def steps_line(job: Job, place: str, steps: Steps) -> str:
-    """Returns how far a job is within an epoch.
+    """Returns how far a job has got within an epoch.
 
     Args:
-      job: what trains.
-      place: of the job among all, such as "1 of 6".
-      steps: taken so far.
+      job: the job.
+      place: its place among all jobs, such as "1 of 6".
+      steps: the steps so far.
     """
     epoch, step = divmod(steps.taken, steps.per_epoch)
     where = f"epoch {epoch + 1}/{job.epochs}, step {step} of {steps.per_epoch}"
     if steps.seconds_each:
         return f"{job}: {where}, {steps.seconds_each:.2f} s each"
-    begins = f"going on from {where}" if steps.taken else "training"
+    begins = f"resuming from {where}" if steps.taken else "training"
     return f"{job} ({place}): {begins}, compiling first …"
 
 
 def epoch_line(job: Job, progress: Progress) -> str:
-    """Returns what an epoch came to, the seeds of a job side by side."""
+    """Returns the results of an epoch, the seeds of a job side by side."""
 
     def of_seeds(values: Iterable[float], digits: int) -> str:
         return " / ".join(f"{value:.{digits}f}" for value in values)

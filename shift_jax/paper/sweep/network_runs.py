@@ -69,7 +69,7 @@ def grouped_runs(results: Iterable[Result]) -> list[NetworkRuns]:
     """Gathers the seeds of each network, schedule, recipe and kind of shift.
 
     Args:
-      results: rows in any order; of rows that agree in the seed too, the last one counts.
+      results: rows in any order; of rows with the same seed too, the last one counts.
 
     Returns:
       The groups in the order of Table 5, other networks after it by name; long schedules first,

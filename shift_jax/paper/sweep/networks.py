@@ -16,19 +16,19 @@ from shift_jax.paper.tables.published import network_name
 EPOCHS = 164
 """Of the authors' recipe."""
 
-# Of the authors' recipe too: the learning rate falls after these parts of the epochs.
+# The learning rate of the authors' recipe falls after these parts of the epochs.
 _BOUNDARIES = (1 / 2, 3 / 4)
 
 
 class NetworkSpec(NamedTuple):
-    """One network.
+    """A network to train.
 
     Attributes:
-      model: of `shift_jax.list_models()`.
+      model: one of `shift_jax.list_models()`.
       expansion: E, or None.
       reduction: "", "module" or "net".
-      allocation: name of a shift allocation, "" for the uniform one.
-      direction_weights: of the allocation, None for the uniform one.
+      allocation: the name of a shift allocation, "" for the uniform one.
+      direction_weights: the weights of the allocation, None for the uniform one.
     """
 
     model: str
@@ -39,12 +39,12 @@ class NetworkSpec(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As on the command line, such as "resnet20-module-1" or "shiftresnet20-3@cross"."""
+        """The name on the command line, such as "resnet20-module-1" or "shiftresnet20-3@cross"."""
         return network_name(self.model, self.expansion, self.reduction, self.allocation)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of `create_model`."""
+        """Arguments of `create_model`."""
         arguments: dict[str, Any] = {}
         if self.reduction:
             arguments["reduction"] = self.reduction
@@ -74,11 +74,11 @@ def parse_networks(names: Iterable[str]) -> list[NetworkSpec]:
     "direction_weights".
 
     Raises:
-      InputError: no such network, or two of one name.
+      InputError: an unknown network, or a name that occurs twice.
     """
     networks = [_parse(name) for name in names]
     for index, network in enumerate(networks):
-        # By name, as rows and folders are found.
+        # Rows and folders are found by name.
         if network.name in {other.name for other in networks[:index]}:
             raise InputError(
                 f"{network.name} is named twice: name each network and allocation once."
@@ -217,7 +217,7 @@ def _parse(name: str) -> NetworkSpec:
         )
     if not model_record(match["model"]).num_classes:
         raise InputError(
-            f"{match['model']} has no classes to train: expected a network such as shiftresnet20-3."
+            f"{match['model']} is no classifier: expected a network such as shiftresnet20-3."
         )
     allocation, weights = "", None
     if match["allocation"]:
@@ -229,12 +229,12 @@ def _parse(name: str) -> NetworkSpec:
         allocation,
         weights,
     )
-    create_model(network.model, **network.arguments)  # Fails here and not when its turn comes.
+    create_model(network.model, **network.arguments)  # Wrong arguments fail before the sweep.
     return network
 
 
 def _default_expansion(model: str) -> float | None:
-    """E of a network that is named without; None where it has none then."""
+    """The model's default E, None if it has none."""
     argument = inspect.signature(model_record(model).build).parameters.get("expansion")
     default = argument.default if argument else None
     # So that shiftresnet20 is not trained once more as shiftresnet20-1.
@@ -242,7 +242,7 @@ def _default_expansion(model: str) -> float | None:
 
 
 def _allocation(text: str) -> tuple[str, tuple[float, ...] | None]:
-    """The name and the weights of what follows an "@"; "" and None if that is the uniform one."""
+    """The name and weights of the text after an "@"; "" and None for the uniform allocation."""
     if text.endswith(".json"):
         return read_allocation(Path(text))
     if text not in NAMED_ALLOCATIONS:

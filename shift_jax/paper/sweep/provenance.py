@@ -1,4 +1,4 @@
-"""What a result was computed with: the device and the code."""
+"""The device and the code that computed a result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import shift_jax
 
 
 def device_name() -> str:
-    """Returns the first device, as "1 × NVIDIA H100 80GB HBM3", or a CPU's model and cores."""
+    """Returns the first device, such as "1 × NVIDIA H100 80GB HBM3", or a CPU's model and cores."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"1 × {device.device_kind}"
-    # Those that this process may use, which in a container are not all.
+    # Those that this process may use: in a container not all.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{_cpu_model()}, {cores} core{'' if cores == 1 else 's'}"
 
@@ -32,13 +32,13 @@ def _cpu_model() -> str:
 
 
 def commit() -> str:
-    """Returns git's short hash of this package's code, with a "+" where that has been changed.
+    """Returns git's short hash of this package's code, with a "+" for uncommitted changes.
 
-    Where the package is not in a git repository of its own it is the package's version.
+    Outside of a git repository of its own, the package returns its version.
     """
     folder = Path(shift_jax.__file__).parent
     try:
-        # An installed package may lie in someone else's repository, which does not track it.
+        # An installed package may lie in a repository that does not track it.
         _git(folder, "ls-files", "--error-unmatch", "version.py")
         changed = _git(folder, "status", "--porcelain", "--", ".")
         return _git(folder, "rev-parse", "--short", "HEAD") + ("+" if changed else "")

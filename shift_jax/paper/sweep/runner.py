@@ -1,4 +1,4 @@
-"""The training of a sweep's networks: one after the other, each with its run, row and sentences."""
+"""Trains the networks of a sweep one after the other, each with its run, row and messages."""
 
 from __future__ import annotations
 
@@ -33,28 +33,26 @@ from shift_jax.training.runs.workdir import as_dict, claim_workdir, read_config,
 
 
 class StoppedBetweenError(StoppedError):
-    """A signal came when there was no step to save."""
+    """A signal arrived between two networks, when no step had to be saved."""
 
     def __init__(self, signal_number: int):
         super().__init__(0, signal_number)
         by = signal.Signals(signal_number).name
-        self.args = (
-            f"Stopped by {by} with all that is trained saved; the same command goes on from there.",
-        )
+        self.args = (f"Stopped by {by}; everything is saved, and the same command resumes.",)
 
 
 class Sweep:
-    """Networks to train, and where what they come to goes.
+    """Networks to train, and the files of their results.
 
     Args:
       dataset: "cifar10", "cifar100" or "digits".
-      seeds: of each network, the most important network first.
-      epochs: of the schedule.
+      seeds: the seeds of each network, the most important network first.
+      epochs: the length of the schedule.
       results: the CSV file.
-      workdir: of states and finished runs.
+      workdir: the folder of states and finished runs.
 
     Attributes:
-      failed: why `run` did not train something, by network and seed.
+      failed: why `run` gave up a network and seed.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class Sweep:
         self._device, self._commit = device_name(), commit()
 
     def check(self) -> None:
-        """Raises InputError for rows that are of something else than what they are taken for."""
+        """Raises InputError for rows of another dataset, or of other direction weights."""
         rows = self._rows()
         check_dataset(rows, self.dataset)
         for network, seeds in self.seeds.items():
@@ -85,12 +83,12 @@ class Sweep:
                     *network.direction_weights
                 ]:
                     raise InputError(
-                        f"{network.name} has a row, but of other direction_weights (see {folder}): "
+                        f"{network.name} has a row with other direction_weights (see {folder}): "
                         "give the allocation another name."
                     )
 
     def _make_files(self) -> None:
-        """Makes the workdir and the file of results; InputError if they cannot be used."""
+        """Creates the workdir and the file of results; InputError if they cannot be used."""
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
         except WRONG_PATH as error:
@@ -104,7 +102,7 @@ class Sweep:
         return jobs_left(self.seeds, self.epochs, self._rows(), stacked=self._stacked)
 
     def describe(self, job: Job) -> str:
-        """Returns a line on a job that is left."""
+        """Returns a line on a job without a row."""
         for seed in job.seeds:
             if why := self.failed.get((job.network.name, seed)):
                 return f"{job}: {why}"
@@ -113,11 +111,12 @@ class Sweep:
         return f"{job}: {'begun, ' * self._is_begun(job)}{about}"
 
     def run(self, arrays: Arrays, deadline: float = math.inf) -> list[Job]:
-        """Trains what is left; returns what is left then.
+        """Trains the jobs without a row; returns those that still have none.
 
         Args:
           arrays: the dataset.
-          deadline: of `time.monotonic`; a job that is begun already is gone on with in any case.
+          deadline: a time of `time.monotonic`, up to which jobs train. A job that was begun earlier
+            is resumed however long it may take.
 
         Raises:
           InputError: a file or folder that cannot be used.
@@ -138,22 +137,22 @@ class Sweep:
                 job, number = jobs.pop(0), number + 1
                 minutes = self._estimate(job)
                 if minutes is not None and minutes > minutes_left and not self._is_begun(job):
-                    say(f"{job}: not begun, about {minutes:.1f} min and {minutes_left:.1f} left")
+                    say(f"{job}: not begun, needs {minutes:.1f} min of {minutes_left:.1f} left")
                     continue
                 try:
                     self._train(job, arrays, should_stop, f"{number} of {number + len(jobs)}")
                 except StoppedError as stopped:
                     if stop.signal is not None:
                         raise _stopped(stopped.step, stop.signal) from None
-                    say(f"{job}: saved at step {stopped.step}, at the end of the time")
+                    say(f"{job}: saved at step {stopped.step}, out of time")
                     break
                 except jax.errors.JaxRuntimeError as error:
                     if "RESOURCE_EXHAUSTED" not in str(error):
                         raise
                     if len(job.seeds) == 1:
-                        self._fail(job, "left out. The memory of the device does not suffice.")
+                        self._fail(job, "left out. The device has too little memory.")
                     else:
-                        say(f"{job}: too large for the device's memory, so that each trains alone")
+                        say(f"{job}: too large for the device's memory, each trains alone")
                         jobs[:0] = [job._replace(seeds=(seed,)) for seed in job.seeds]
             if stop.signal is not None:
                 raise _stopped(0, stop.signal)
@@ -168,17 +167,17 @@ class Sweep:
                     self._folder(job, seed).mkdir(parents=True, exist_ok=True)
                     owned.enter_context(workdir_lock(self._folder(job, seed)))
             except InputError as error:
-                # Without the advice after the colon: another folder would train it twice.
+                # The advice after the colon, another folder, would train it twice.
                 say(f"{job}: left out. {str(error).split(': ')[0]}.")
                 return
-            # Another sweep may have just ended some of them.
+            # Another sweep may have just finished some of them.
             job = job.without_done(self._rows())
             if not job.seeds:
                 return
             self._tell_other_states(job)
             config = recipe(self.dataset, job.network, job.epochs)
             try:
-                for seed in job.seeds:  # Before hours of training, and not only after them.
+                for seed in job.seeds:  # Fails before hours of training.
                     claim_workdir(self._folder(job, seed), as_dict(config) | {"seed": seed})
                 trained = train(
                     config,
@@ -192,7 +191,7 @@ class Sweep:
                     should_stop=should_stop,
                 )
             except NotFiniteError as error:
-                # Without its advice, because the recipe is not to be changed here.
+                # Its advice would change the recipe.
                 self._fail(job, f"given up. {str(error).split(': ')[0]}.")
                 return
             except InputError as error:
@@ -204,10 +203,10 @@ class Sweep:
     def _finish(self, job: Job, trained: Sequence[Trained]) -> None:
         """Writes the runs and the rows of a job."""
         rows = [self._result(job.network, run) for run in trained]
-        # First the runs, so that what has a row has its folder.
+        # The runs come first, so that every row has its folder.
         for run, row in zip(trained, rows, strict=True):
             write_run(self._folder(job, row.seed), run)
-        # A sweep with another workdir may have trained the same.
+        # A sweep with another workdir may have trained the same network.
         new = job.without_done(self._rows()).seeds
         append_results(self.results, [row for row in rows if row.seed in new])
         for row in rows:
@@ -242,7 +241,7 @@ class Sweep:
         )
 
     def _remove_done_states(self) -> None:
-        """Removes the states of what has rows: a sweep was killed between the two."""
+        """Removes the states of finished jobs, which a sweep killed after their rows has left."""
         rows = self._rows()
         for network in self.seeds:
             for seeds, path in self._states(Job(network, (), self.epochs)):
@@ -253,12 +252,13 @@ class Sweep:
         for seeds, path in self._states(job):
             if seeds != job.seeds and set(seeds) & set(job.seeds):
                 say(
-                    f"{job}: begins anew, because {path} is of seeds {', '.join(map(str, seeds))} "
-                    "at the same time: to go on from it, give these as --seeds; else delete it."
+                    f"{job}: starts from the beginning, because {path} holds the seeds "
+                    f"{', '.join(map(str, seeds))} together: give these as --seeds to resume it, "
+                    "or delete it."
                 )
 
     def _states(self, job: Job) -> list[tuple[tuple[int, ...], Path]]:
-        """The states in a job's folder with their seeds."""
+        """The states in a job's folder, with their seeds."""
         paths = sorted((self.workdir / job.folder).glob("seeds-*.npz"))
         return [(tuple(map(int, path.stem.split("-")[1:])), path) for path in paths]
 

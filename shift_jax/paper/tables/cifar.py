@@ -10,7 +10,7 @@ from shift_jax.paper.tables.parts import for_100_classes as of_100
 from shift_jax.paper.tables.printed import TABLE_1, TABLE_2, TABLE_4, TABLE_5
 
 _TWO_COUNTS = (
-    "True MACs are those of 10 classes; the paper's counter takes every convolution of a block at "
+    "True MACs are those of 10 classes. The paper's counter takes every convolution of a block at "
     "the block's input resolution and adds a constant stem and head.",
     "Agreement is with the parameters for 10 classes and with the paper's counter.",
 )
@@ -25,14 +25,14 @@ def table_1() -> list[Part]:
     networks = (counted("shiftresnet56", expansion=3), counted("resnet56"))
     notes = (
         None,
-        "0.87 is ShiftResNet56-9's figure (Table 5); ResNet56 has 0.86 M.",
+        "0.87 M is the figure of ShiftResNet56-9 (Table 5); ResNet56 has 0.86 M.",
     )
-    # What is printed under FLOPs are parameters, and the reverse.
+    # The paper prints the parameters under FLOPs and the reverse.
     rows = [
         _row(cells.model, cells.top1, network, params=cells.flops, flops=cells.params, note=note)
         for cells, network, note in zip(TABLE_1, networks, notes, strict=True)
     ]
-    swapped = "The paper's columns FLOPs and Params are swapped; here they stand where they belong."
+    swapped = "The paper swaps the columns FLOPs and Params; this table does not."
     return [Part(1, "ShiftResNet and ResNet of equal accuracy", rows, (swapped, *_TWO_COUNTS))]
 
 
@@ -97,7 +97,7 @@ def table_5() -> list[Part]:
         for c in TABLE_5
     ]
     for depth in (20, 56, 110):
-        # The ResNet's accuracies stand in the rows of E = 9.
+        # The rows of E = 9 hold the ResNet's accuracies.
         row = next(c for c in TABLE_5 if (c.depth, c.expansion) == (depth, 9))
         full.append(_row(f"ResNet{depth}", row.module_wise, counted(f"resnet{depth}")))
     return [
@@ -121,9 +121,9 @@ def table_5() -> list[Part]:
             ],
             (
                 "The paper prints one parameter count for the ShiftResNet and the ResNets reduced "
-                "to its size; its cells of E = 9 are the unreduced ResNet's.",
-                "Net-wise accuracies are CIFAR-100 only; the widths are int(16, 32, 64 / √r), the "
-                "nearest ones to the ShiftResNet's parameters.",
+                "to its size; its cells of E = 9 are those of the unreduced ResNet.",
+                "Net-wise accuracies are for CIFAR-100 only; the widths are int(16, 32, 64 / √r), "
+                "which come nearest to the ShiftResNet's parameters.",
                 "The authors' first code gave every module-wise reduced block a projection "
                 "shortcut; their later run without it reads 65.79, 70.22 and 72.21 % for "
                 "ResNet110 on CIFAR-100.",
@@ -140,7 +140,7 @@ def _row(
     flops: str | None = None,
     note: str | None = None,
 ) -> dict[str, Any]:
-    """One network with both counts; `params` and `flops` are the paper's cells."""
+    """Returns the row of a network with both counts; `params` and `flops` are the paper's cells."""
     return {
         "model": name,
         "paper's accuracy": accuracy,
@@ -167,13 +167,13 @@ def _rate(cells) -> dict[str, Any]:
     agrees = agreement(f"{cells.flops_rate}×", paper_macs)
     note = None
     if agrees == "no":
-        # ResNet's FLOPs are printed in the row of E = 9.
+        # The row of E = 9 holds the ResNet's FLOPs.
         total = next(c.flops for c in TABLE_5 if (c.depth, c.expansion) == (cells.depth, 9))
         of_cells = Fraction(int(total), int(cells.flops))
         if agreement(f"{cells.flops_rate}×", of_cells) != "no":
             note = f"The paper divides its printed cells: {total} / {cells.flops}."
     if agreement(f"{cells.params_rate}×", params) == "no":
-        note = f"{float(params):.3f}, which is the printed one when it is rounded twice."
+        note = f"{float(params):.3f}, which gives the printed rate when it is rounded twice."
     return {
         "model": f"ShiftResNet{cells.depth}-{cells.expansion}",
         "paper's params rate": cells.params_rate,

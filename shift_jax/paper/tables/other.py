@@ -26,7 +26,7 @@ def table_3() -> list[Part]:
 
 
 def table_6() -> list[Part]:
-    """The architecture of ShiftNet-A beside what `shiftnet_a` has."""
+    """The architecture of ShiftNet-A beside that of `shiftnet_a`."""
     network = counted("shiftnet_a")
     groups = create_model("shiftnet_a").groups
     rows = []
@@ -36,7 +36,7 @@ def table_6() -> list[Part]:
             rows.append(_module_row(cells, group.features, group.kernel_size, network))
         elif cells.kind == "Avg Pool":
             side = network.part("group4_").rows[-1].output_shape[0]
-            kernel = f"{side}×{side}"  # The whole of the last map.
+            kernel = f"{side}×{side}"  # It pools the whole of the last feature map.
             rows.append(_architecture_row(cells, Counted(()), _pooled(network), kernel))
         else:
             layers = network.part("stem" if cells.kind.startswith("Conv") else "classifier")
@@ -46,19 +46,20 @@ def table_6() -> list[Part]:
     total = dict.fromkeys(rows[0])
     rows.append({**total, "type / stride": "total", "params": network.params, "MACs": network.macs})
     remarks = (
-        "E multiplies the module's input channels. Modules of stride 2 make out - in channels and "
-        "concatenate the average-pooled input.",
-        "ShiftNet-B has half of all channels, the stem's included: with the stem's 32 its group 1 "
-        "would be 32 to 32 channels and leave nothing to concatenate.",
-        "ShiftNet-C's printed 0.78 M leaves one reading: modules of stride 2 make the full width, "
-        "in to out to out, beside a shortcut without parameters. The counts cannot tell no "
-        "shortcut from the one here, average-pooled, zero-padded in channels and added.",
+        "E multiplies the module's input channels. Modules of stride 2 compute out - in channels "
+        "and concatenate the average-pooled input.",
+        "ShiftNet-B has half of all channels, including the stem's: with a stem of 32, its group 1 "
+        "would take 32 channels to 32 and leave nothing to concatenate.",
+        "ShiftNet-C's printed 0.78 M leaves one reading: modules of stride 2 compute the full "
+        "width, in to out to out, beside a shortcut without parameters. The counts do not tell "
+        "whether there is a shortcut; the one here is average-pooled, zero-padded in channels and "
+        "added.",
     )
     return [Part(6, "Architecture of ShiftNet-A; MACs at 224×224", rows, remarks)]
 
 
 def _module_row(cells, features: int, kernel_size: int, network: Counted) -> dict[str, Any]:
-    """The strided module of a group, or the others."""
+    """Returns the row of a group's strided module, or of its other modules."""
     strided = cells.kind.endswith("s2")
     blocks = sorted({r.name.split("/")[0] for r in network.part(f"group{cells.group}_").rows})
     blocks = [name for name in blocks if name.endswith("_block1") == strided]
@@ -92,7 +93,7 @@ def _architecture_row(
 
 
 def _pooled(network: Counted) -> int:
-    """Channels that the classifier takes from the average pool: its kernel's rows."""
+    """Returns the channels after the average pool: the rows of the classifier's kernel."""
     classifier = network.part("classifier").rows[0]
     return classifier.macs // classifier.output_shape[-1]
 
@@ -102,7 +103,7 @@ def table_7() -> list[Part]:
     networks: dict[str, list[tuple[str, str, dict, str | None]]] = {
         "VGG-16": [("", "vgg16", {}, None)],
         "GoogleNet": [
-            ("", "googlenet", {}, "6.8 is the sum of GoogLeNet's own, rounded, table."),
+            ("", "googlenet", {}, "6.8 is the sum of the rounded cells of GoogLeNet's own table."),
         ],
         "ShiftResNet-0.25 (ours)": [("", "shiftresnet50", {"width": 0.5}, "Table 3's last row.")],
         "ShuffleNet-2×*": [
@@ -110,7 +111,7 @@ def table_7() -> list[Part]:
                 "",
                 "shufflenet",
                 {},
-                "The paper's own estimate (*); strided units of full width would give 5.6 M.",
+                "The paper's own estimate (*); strided units of full width would have 5.6 M.",
             ),
         ],
         "1.0 MobileNet-224": [("", "mobilenet", {"width": 1.0}, None)],
@@ -131,7 +132,7 @@ def table_7() -> list[Part]:
             label = cells.model + suffix
             rows.append(_row(label, cells.accuracy, cells.params, network, note, norm=True))
         if cells.model not in networks:
-            quoted = "Quoted only: there is no public code to count."
+            quoted = "Quoted only: no code is public that could be counted."
             rows.append(_row(cells.model, cells.accuracy, cells.params, None, quoted, norm=True))
     return [Part(7, "ImageNet, top-1 / top-5; MACs at 224×224", rows)]
 
@@ -141,9 +142,9 @@ def table_9() -> list[Part]:
     face = counted("facenet", num_classes=10000)
     shift = counted("shiftfacenet", embedding_size=512, num_classes=0)
     printed, shift_printed = TABLE_9["FaceNet"], TABLE_9["ShiftFaceNet"]
-    softmax = "The nearest to the printed 28.5 M."
+    softmax = "This comes nearest to the printed 28.5 M."
     with_fc = (
-        "The printed 0.78 M is this: ShiftNet-C with its ImageNet classifier, which no face "
+        "The printed 0.78 M is that of ShiftNet-C with its ImageNet classifier, which no face "
         "network has; MACs at 224×224."
     )
     rows = [
@@ -194,7 +195,10 @@ def _row(
     note: str | None = None,
     norm: bool = False,
 ) -> dict[str, Any]:
-    """One network; `norm` adds the parameters without BatchNorm, which some papers leave out."""
+    """Returns the row of a network.
+
+    `norm` adds the parameters without BatchNorm, which some papers do not count.
+    """
     row: dict[str, Any] = {"model": name}
     if accuracy is not None:
         row["paper's accuracy"] = accuracy

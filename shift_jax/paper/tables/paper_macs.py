@@ -15,11 +15,11 @@ from shift_jax.models.cifar import CifarNet
 def paper_cifar_macs(model: CifarNet) -> int:
     """Returns the MACs as the paper counted them in Table 5, for its CIFAR networks only.
 
-    Every convolution of a block, the shortcut's too, is taken at the block's INPUT resolution; the
-    stem and the classifier are constants, 1024·27·64 and 1024·64·4·10, whatever the network.
+    The counter takes every convolution of a block, including the shortcut's, at the block's INPUT
+    resolution. The stem and the classifier are constants, 1024·27·64 and 1024·64·4·10.
 
     Raises:
-      InputError: not a CIFAR network.
+      InputError: the network is no CIFAR network.
     """
     if not isinstance(model, CifarNet):
         raise InputError(
@@ -36,18 +36,18 @@ def paper_cifar_macs(model: CifarNet) -> int:
 
 
 def paper_cifar_formula(kernels: Mapping[str, int]) -> int:
-    """The formula of `paper_cifar_macs`, from the size of each layer's kernel.
+    """Returns what `paper_cifar_macs` does, from the size of each layer's kernel.
 
     Args:
-      kernels: weights by the layer's path, such as "group1_block1/conv1"; those outside the blocks
-        do not matter.
+      kernels: the number of weights by the layer's path, such as "group1_block1/conv1"; layers
+        outside the blocks do not matter.
     """
     total = 1024 * 27 * 64 + 1024 * 64 * 4 * 10
     for path, size in kernels.items():
         block = re.match(r"group(\d)_block(\d+)/", path)
         if block:
             group, index = map(int, block.groups())
-            # Group g works at side 32 / 2^(g-1); its first block's input is still twice that.
+            # Group g works at side 32 / 2^(g-1); the input of its first block is twice as large.
             side = 32 >> (group - 1 if index > 1 or group == 1 else group - 2)
             total += size * side**2
     return total

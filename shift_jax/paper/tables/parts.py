@@ -1,4 +1,4 @@
-"""What the paper's tables are made of: counted networks, agreement with a printed cell, rows."""
+"""Parts of the paper's tables: counted networks, rows, and agreement with a printed cell."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from shift_jax.paper.tables.paper_macs import paper_cifar_formula
 
 @dataclass(frozen=True)
 class Part:
-    """One table to print; a table of the paper has one or more.
+    """One table to print; each table of the paper has one or more.
 
     Attributes:
-      table: its number in the paper.
-      title: what it shows.
-      rows: cells by column; "note" is not a column but a remark on the row.
-      remarks: on the table as a whole.
+      table: the number of the paper's table.
+      title: what the part shows.
+      rows: cells by column; "note" is a remark on the row, not a column.
+      remarks: remarks on the whole part.
     """
 
     table: int
@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Counted:
-    """The layers of one network of the zoo and what they come to."""
+    """The layers of one of the package's networks, and their totals."""
 
     rows: tuple[LayerRow, ...]
 
@@ -44,7 +44,7 @@ class Counted:
 
     @property
     def params_without_norm(self) -> int:
-        """Trained parameters that are not BatchNorm's scales and biases."""
+        """Trained parameters without BatchNorm's scales and biases."""
         return sum(row.params for row in self.rows if row.kind != "BatchNorm")
 
     @property
@@ -54,7 +54,7 @@ class Counted:
 
     @property
     def paper_macs(self) -> int:
-        """Of a CIFAR network: what the paper's counter gives."""
+        """MACs of a CIFAR network by the paper's counter."""
         return paper_cifar_formula({row.name: row.params for row in self.rows if row.macs})
 
     def part(self, *prefixes: str) -> Counted:
@@ -64,19 +64,22 @@ class Counted:
 
 @functools.cache
 def counted(name: str, **arguments) -> Counted:
-    """Counts a network of the zoo on images of its record's shape; once, however often asked."""
+    """Counts a network on images of its record's shape, and remembers the result."""
     model = create_model(name, **arguments)
     return Counted(tuple(layer_table(model, model_record(name).image_shape)))
 
 
 def for_100_classes(network: Counted) -> int:
-    """Parameters of a CIFAR network counted with 10 classes, had it 100."""
+    """Returns the parameters with 100 classes of a CIFAR network counted with 10."""
     return network.params + 9 * network.part("classifier").params
 
 
 @functools.cache
 def parameters_10_100(name: str, **arguments) -> tuple[int, int]:
-    """Parameters of a CIFAR network for 10 and 100 classes, in half the time of `counted`."""
+    """Returns the parameters of a CIFAR network with 10 and with 100 classes.
+
+    It takes half the time of `counted`.
+    """
     model = create_model(name, num_classes=10, **arguments)
     params = abstract_variables(model, model_record(name).image_shape)["params"]
     total, classifier = (
@@ -86,11 +89,11 @@ def parameters_10_100(name: str, **arguments) -> tuple[int, int]:
 
 
 def agreement(printed: str, exact: int | Fraction) -> str:
-    """Says how a printed cell comes from an exact number: "rounded", "truncated" or "no".
+    """Returns how a printed cell follows from the exact number: "rounded", "truncated" or "no".
 
     Args:
-      printed: such as "0.87M", "203K" or, in the paper's millions, "0.87"; "7.8×" is a plain 7.8.
-      exact: the number itself.
+      printed: a cell such as "0.87M", "203K" or, in the paper's millions, "0.87"; "7.8×" is 7.8.
+      exact: the exact number.
     """
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?([MK×]?)", printed)
     unit = {"M": 10**6, "": 10**6, "K": 10**3, "×": 1}[match[3]]

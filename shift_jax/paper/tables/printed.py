@@ -1,7 +1,7 @@
-"""The cells of the paper's tables, as printed; misprints and truncations are left as they are.
+"""The cells of the paper's tables as printed, with their misprints and truncations.
 
-Text between slashes is split into columns of its own; nothing else is changed. Parameters and FLOPs
-without a letter are in millions.
+Text between slashes is split into columns of its own. Parameters and FLOPs without a letter are in
+millions.
 """
 
 from typing import NamedTuple

@@ -10,8 +10,8 @@ from shift_jax.paper.tables.printed import TABLE_5
 
 DEPTHS = (20, 56, 110)
 
-# The authors' later re-run, in their repository; the best test epoch on CIFAR-100 in percent for
-# E = 1, 3, 6, 9. Of the reduced ResNets only this one is known, without the projection shortcuts
+# The authors' later re-run, from their repository: the best test epoch on CIFAR-100, in percent,
+# for E = 1, 3, 6, 9. It covers one kind of reduced ResNet only, without the projection shortcuts
 # that their first code gave every block.
 _RERUN = {
     "shiftresnet20": (55.05, 65.83, 69.73, 70.77),
@@ -23,9 +23,10 @@ _RERUN = {
     "depthwiseresnet110": (65.80, 67.22, 68.11, 68.39),
 }
 
-# Parameters and true MACs for 100 classes, E = 1, 3, 6, 9 or without E, as `count` gives them. The
-# module-wise networks are those of the authors' first code, with a projection shortcut everywhere;
-# the net-wise widths are not printed, and are the nearest ones to the ShiftResNet's parameters.
+# Parameters and true MACs with 100 classes for E = 1, 3, 6, 9 or without E; a test compares them
+# with the counter, which would take a minute here. The module-wise networks are those of the
+# authors' first code, with a projection shortcut in every block. The paper does not print the
+# net-wise widths; these come nearest to the ShiftResNets' parameters.
 _COUNTS = {
     "shiftresnet20": (
         (40756, 5953792),
@@ -61,11 +62,11 @@ class Published(NamedTuple):
     """One network; None where nothing was published.
 
     Attributes:
-      cifar10: the paper's top-1 in percent, and so on.
-      cifar100: likewise.
-      rerun: the authors' re-run on CIFAR-100, in percent.
-      params: of the network that the paper trained, with 100 classes.
-      macs: true multiply-accumulates of it on one image of 32×32.
+      cifar10: the paper's top-1 on CIFAR-10, in percent.
+      cifar100: the paper's top-1 on CIFAR-100, in percent.
+      rerun: top-1 of the authors' re-run on CIFAR-100, in percent.
+      params: parameters of the network that the paper trained, with 100 classes.
+      macs: its true multiply-accumulates for one image of 32×32.
     """
 
     cifar10: float | None = None
@@ -96,14 +97,14 @@ def network_name(
 
 
 def families() -> tuple[Family, ...]:
-    """Returns Table 5 and, from the authors' re-run only, the depthwise ResNets."""
+    """Returns the columns of Table 5, and the depthwise ResNets, which only the re-run has."""
     shift, full, module_wise, net_wise, depthwise = {}, {}, {}, {}, {}
     for row in TABLE_5:
         resnet = f"resnet{row.depth}"
         cifar10, cifar100 = map(_percent, row.module_wise.split(" / "))
         _add(shift, f"shift{resnet}", row.expansion, *map(_percent, row.shift.split(" / ")))
         _add(depthwise, f"depthwise{resnet}", row.expansion)
-        if row.expansion == 9:  # Where the table has the ResNets that are not reduced.
+        if row.expansion == 9:  # These rows of the table hold the ResNets that are not reduced.
             _add(full, resnet, None, cifar10, cifar100)
             continue
         _add(module_wise, f"{resnet}-module", row.expansion, cifar10, cifar100)

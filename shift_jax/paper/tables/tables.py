@@ -3,8 +3,8 @@
     python -m shift_jax.paper.tables.tables --table=5 --format=markdown
 
 prints Tables 1-7, 9 and 10, or one of them: the paper's cells as printed, exact parameters and
-multiply-accumulates (the paper's FLOPs), whether the cell is the exact number rounded or
-truncated, and remarks. Accuracies are the paper's only.
+multiply-accumulates (the paper's FLOPs), whether the cell is the exact number rounded or truncated,
+and remarks. All accuracies are the paper's.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _TABLES: dict[int, Callable[[], list[Part]]] = {
     10: other.table_10,
 }
 _LEGEND = (
-    "rounded, truncated: how the paper's cell comes from the exact number; no: in neither way. "
-    "Parameters and FLOPs of the paper are in millions where no letter follows."
+    "rounded, truncated: how the paper's cell follows from the exact number; no: in neither way. "
+    "The paper's parameters and FLOPs without a letter are in millions."
 )
 
 
@@ -44,10 +44,10 @@ def paper_tables(numbers: Sequence[int] | None = None) -> list[Part]:
     """Counts the networks of the paper's tables.
 
     Args:
-      numbers: of the tables; None is all of them.
+      numbers: the tables; None for all of them.
 
     Raises:
-      InputError: a table that does not exist or has nothing to count.
+      InputError: a table that does not exist or has no parameters or FLOPs.
     """
     for number in numbers or ():
         if number not in _TABLES:
@@ -59,7 +59,7 @@ def paper_tables(numbers: Sequence[int] | None = None) -> list[Part]:
 
 
 def as_text(parts: Sequence[Part], markdown: bool = False) -> str:
-    """Returns the tables as aligned text, or as Markdown; notes are numbered below each."""
+    """Returns the tables as aligned text or as Markdown, with numbered notes below each."""
     blocks = [_block(part, markdown) for part in parts]
     return "\n\n".join([*blocks, textwrap.fill(_LEGEND, 100)])
 

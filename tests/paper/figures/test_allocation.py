@@ -120,4 +120,4 @@ def test_command(tmp_path):
     assert done.returncode == 2
     assert "alloc.txt does not end in .json" in done.stderr
     done = allocate("--weights=shiftresnet20.digits", f"--output={output}", "--name=cross")
-    assert done.returncode == 2 and "'cross', which a built-in one has" in done.stderr
+    assert done.returncode == 2 and "'cross', the name of a built-in one" in done.stderr

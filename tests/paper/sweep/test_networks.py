@@ -84,8 +84,8 @@ def test_depth_20_has_three_seeds():
         (["shiftresnet20-net-3"], "has no argument 'reduction'"),
         (["resnet20", "shiftresnet20-3", "resnet20"], "resnet20 is named twice"),
         (["shiftresnet20", "shiftresnet20-1"], "shiftresnet20-1 is named twice"),
-        (["style_transformer"], "style_transformer has no classes to train"),
-        (["shiftfacenet"], "shiftfacenet has no classes to train"),
+        (["style_transformer"], "style_transformer is no classifier"),
+        (["shiftfacenet"], "shiftfacenet is no classifier"),
         (["shiftresnet20-3@none.json"], "none.json cannot be read"),
         (["shiftresnet20-3@corss"], "no allocation 'corss', .*Did you mean 'cross'"),
     ],
@@ -135,8 +135,11 @@ def test_two_allocations_of_one_name_are_refused(tmp_path):
         ('{"name": "x", "direction_weights": 3}', "is no allocation"),
         ('{"name": "x", "direction_weights": "010111010"}', "is no allocation"),
         ('{"name": "a/b", "direction_weights": [1]}', "name is 'a/b', expected letters"),
-        ('{"name": "cross", "direction_weights": [1]}', "name is 'cross', which a built-in"),
-        ('{"name": "uniform", "direction_weights": [1]}', "name is 'uniform', which a built-in"),
+        ('{"name": "cross", "direction_weights": [1]}', "name is 'cross', the name of a built-in"),
+        (
+            '{"name": "uniform", "direction_weights": [1]}',
+            "name is 'uniform', the name of a built-in",
+        ),
     ],
 )
 def test_bad_allocation_files(tmp_path, content, sentence):

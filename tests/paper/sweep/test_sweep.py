@@ -100,7 +100,7 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
         monkeypatch.setattr(module, "time", ticking)
     main([*arguments, "--seeds=0,3", "--budget_minutes=95"])
     printed = capsys.readouterr().out
-    assert "tiny_block-1 seed 0: saved at step 3, at the end of the time" in printed
+    assert "tiny_block-1 seed 0: saved at step 3, out of time" in printed
     assert "2 left to train:\n  tiny_block-1 seed 0: begun, of unknown length\n" in printed
     assert not read_results(tmp_path / "digits.csv")
     assert [path.name for path in folder(tmp_path).glob("*.npz")] == ["seeds-0.npz"]
@@ -114,14 +114,14 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     append_result(tmp_path / "digits.csv", known)
     main([*arguments, "--seeds=0", "--budget_minutes=600"])
     printed = capsys.readouterr().out
-    assert "going on from epoch 2/2, step 1 of 2, compiling first …" in printed
+    assert "resuming from epoch 2/2, step 1 of 2, compiling first …" in printed
     assert "epoch 1/2, loss" not in printed and "epoch 2/2, loss" in printed
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [9, 0]
 
     # And what is not, is not where there is not time enough.
     main([*arguments, "--seeds=3", "--budget_minutes=75"])
     printed = capsys.readouterr().out
-    assert re.search(r"seed 3: not begun, about 3500\.. min and 58.3 left", printed)
+    assert re.search(r"seed 3: not begun, needs 3500\.. min of 58.3 left", printed)
     assert not (folder(tmp_path) / "seeds-3.npz").exists()
 
 
@@ -222,8 +222,8 @@ def test_seeds_that_do_not_fit_together_train_alone(arguments, tmp_path, capsys,
         main([*arguments, "--seeds=0,3"])
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
     printed = capsys.readouterr().out
-    assert "seeds 0, 3: too large for the device's memory, so that each trains alone" in printed
-    assert "seed 3: left out. The memory of the device does not suffice." in printed
+    assert "seeds 0, 3: too large for the device's memory, each trains alone" in printed
+    assert "seed 3: left out. The device has too little memory." in printed
 
 
 def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, monkeypatch):
@@ -277,7 +277,10 @@ def test_states_that_are_of_no_use_are_told_or_removed(arguments, tmp_path, caps
     main([*arguments, "--seeds=0,3"])
     assert not done.exists() and other.exists() and alone.exists()
     printed = capsys.readouterr().out
-    assert f"tiny_block-1 seed 3: begins anew, because {other} is of seeds 3, 4" in printed
+    assert (
+        f"tiny_block-1 seed 3: starts from the beginning, because {other} holds the seeds 3, 4"
+        in printed
+    )
 
 
 def test_a_row_follows_its_run(arguments, tmp_path, monkeypatch):
@@ -311,7 +314,7 @@ def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
 def test_a_signal_while_a_run_is_written_stops_after_its_row(arguments, tmp_path, monkeypatch):
     stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
     monkeypatch.setattr(runner, "write_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(StoppedError, match="SIGTERM with all that is trained saved; ") as error:
+    with pytest.raises(StoppedError, match="SIGTERM; everything is saved, ") as error:
         main([*arguments, "--seeds=0,3"])
     assert error.value.exit_status == 143
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
@@ -353,7 +356,7 @@ def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
     (run / "config.json").write_text('{"model": {"direction_weights": [1.0, 2.0]}}')
     mine.check()
     (run / "config.json").write_text('{"model": {"direction_weights": [1.0, 1.0]}}')
-    with pytest.raises(InputError, match="tiny_block-1@mine has a row, but of other direction"):
+    with pytest.raises(InputError, match="tiny_block-1@mine has a row with other direction"):
         mine.check()
 
 
