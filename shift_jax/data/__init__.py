@@ -11,7 +11,7 @@ first use.
 
 from shift_jax.data.augment.inception import random_resized_crop
 from shift_jax.data.augment.transforms import Transform, pad_crop_flip
-from shift_jax.data.decode.unreadable import UnreadableImage, check_max_unreadable_fraction
+from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unreadable_fraction
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
 from shift_jax.data.sources.folder import PHOTO_EXTENSIONS
 from shift_jax.data.sources.identities import (
@@ -32,7 +32,7 @@ __all__ = [
     "Source",
     "Subset",
     "Transform",
-    "UnreadableImage",
+    "UnreadableImageError",
     "check_max_unreadable_fraction",
     "eval_batches",
     "identity_names",

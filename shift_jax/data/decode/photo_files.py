@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from shift_jax.data.decode import pillow
-from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
 from shift_jax.errors import InputError
 from shift_jax.files import replaced_file
 
@@ -66,7 +66,7 @@ def open_photo(path: str | os.PathLike, max_size: int = 0) -> Photo:
       max_size: a longer side is scaled down to so many pixels (Lanczos); 0 for never.
 
     Raises:
-      UnreadableImage: an `InputError`: no such file, no image, or a damaged or truncated one.
+      UnreadableImageError: an `InputError`: no such file, no image, or a damaged or truncated one.
     """
     from PIL import Image
 
@@ -83,7 +83,7 @@ def open_photo(path: str | os.PathLike, max_size: int = 0) -> Photo:
                 turn = _turn(image)
     except (OSError, UndecodableError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableImage(os.fspath(path), reason) from error
+        raise UnreadableImageError(os.fspath(path), reason) from error
 
     def seen(array: np.ndarray) -> np.ndarray:
         picture = Image.fromarray(array)

@@ -10,7 +10,7 @@ class UndecodableError(Exception):
     """Bytes that no decoder takes for an image; its text says why, and not where they are."""
 
 
-class UnreadableImage(InputError):  # noqa: N818 (it is one kind of InputError)
+class UnreadableImageError(InputError):
     """An image that can not be decoded.
 
     Args:
@@ -26,7 +26,7 @@ class UnreadableImage(InputError):  # noqa: N818 (it is one kind of InputError)
         self.reason = reason
 
     def __reduce__(self):
-        return UnreadableImage, (self.name, self.reason)
+        return UnreadableImageError, (self.name, self.reason)
 
 
 IMAGE_ERRORS = (
@@ -40,9 +40,9 @@ IMAGE_ERRORS = (
 open files, are not the image's."""
 
 
-def as_unreadable(name: str, error: Exception) -> UnreadableImage:
+def as_unreadable(name: str, error: Exception) -> UnreadableImageError:
     """Returns what is to be raised in place of one of `IMAGE_ERRORS`."""
-    return UnreadableImage(name, getattr(error, "strerror", None) or str(error))
+    return UnreadableImageError(name, getattr(error, "strerror", None) or str(error))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shift_jax.data.decode.images import resize_and_centre_crop
-from shift_jax.data.decode.unreadable import UnreadableImage
+from shift_jax.data.decode.unreadable import UnreadableImageError
 from shift_jax.data.faces.align_report import (
     ALIGNED,
     CROPPED,
@@ -165,7 +165,7 @@ def _align(
         if crop_without_face:
             return row(CROPPED, output), _central_square(image, image_size)
         return row(NO_FACE), None
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         return row(UNREADABLE, reason=error.reason), None
     # These come back with every photo: too many open files, no TensorFlow.
     except (OSError, ImportError):

@@ -99,7 +99,7 @@ def read_upright(photo: bytes | str | os.PathLike[str]) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UnreadableImage: the photo can not be read; the text names it.
+      UnreadableImageError: the photo can not be read; the text names it.
     """
     try:
         data = photo if isinstance(photo, bytes) else pathlib.Path(photo).read_bytes()

@@ -11,7 +11,7 @@ from shift_jax.data.decode.unreadable import (
     Allowance,
     UndecodableError,
     Unreadable,
-    UnreadableImage,
+    UnreadableImageError,
 )
 from shift_jax.data.loading.sampling import ClassBalanced
 from shift_jax.data.sources.source import Example, Source
@@ -42,7 +42,7 @@ class TrainReader:
         while True:
             try:
                 example = self.transform(read(index), rng)
-            except (UnreadableImage, UndecodableError) as error:
+            except (UnreadableImageError, UndecodableError) as error:
                 unreadable.append(_unreadable(self.source, index, error))
                 if self.allowance.exceeded_by(len(unreadable)):
                     # Whoever counts these ends the run: the image is never seen.
@@ -77,7 +77,7 @@ class EvalReader:
         if index < len(self.source):
             try:
                 return {**self.source[index], "mask": np.True_, UNREADABLE: unreadable}
-            except UnreadableImage as error:
+            except UnreadableImageError as error:
                 unreadable.append(_unreadable(self.source, index, error))
         return {**_blank(self.source), "mask": np.False_, UNREADABLE: unreadable}
 
@@ -98,8 +98,8 @@ def _blank(source: Source) -> Example:
 
 
 def _unreadable(
-    source: Source, index: int, error: UnreadableImage | UndecodableError
+    source: Source, index: int, error: UnreadableImageError | UndecodableError
 ) -> Unreadable:
-    if isinstance(error, UnreadableImage):
+    if isinstance(error, UnreadableImageError):
         return Unreadable(int(index), error.name, error.reason)
     return Unreadable(int(index), source.describe(index), str(error))

@@ -12,7 +12,7 @@ from shift_jax.data.decode.images import EncodedImage, check_image_size
 from shift_jax.data.decode.unreadable import (
     IMAGE_ERRORS,
     UndecodableError,
-    UnreadableImage,
+    UnreadableImageError,
     as_unreadable,
 )
 from shift_jax.errors import InputError, did_you_mean
@@ -57,7 +57,7 @@ class FolderSource:
         try:
             image = example["image"].centre_crop(self.image_size, self.eval_crop)
         except UndecodableError as error:
-            raise UnreadableImage(self.describe(index), str(error)) from error
+            raise UnreadableImageError(self.describe(index), str(error)) from error
         return {"image": image, "label": example["label"]}
 
     def encoded(self, index: int) -> dict:
@@ -71,7 +71,7 @@ class FolderSource:
 
 
 def read_image(path: str) -> EncodedImage:
-    """Reads an image file; raises `UnreadableImage` where its header shows that it is none."""
+    """Reads an image file; raises `UnreadableImageError` where its header shows that it is none."""
     try:
         return EncodedImage(_read(path))
     except IMAGE_ERRORS as error:
@@ -110,7 +110,7 @@ def load_folder(
 
     Raises:
       InputError: no size, no such folder, no class folders, or no images. A file that is
-        not an image raises `UnreadableImage` when it is read.
+        not an image raises `UnreadableImageError` when it is read.
     """
     if image_size is None:
         raise InputError(

@@ -52,7 +52,7 @@ def load_identities(
 
     Raises:
       InputError: another name; no such folder or split; an identity that is not there; no images.
-        A file that is not an image raises `UnreadableImage` when it is read.
+        A file that is not an image raises `UnreadableImageError` when it is read.
     """
     check_image_size(image_size)
     check_choice("The data set of faces", name, _NAMES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shift_jax.data.decode.images import check_image_size
-from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
 from shift_jax.data.sources.folder import read_image
 from shift_jax.data.sources.source import EncodedExample, Example, Source
 from shift_jax.errors import InputError
@@ -40,7 +40,7 @@ class ImageFiles:
         try:
             pixels = example["image"].centre_crop(self.image_size, 1.0)
         except UndecodableError as error:
-            raise UnreadableImage(self.paths[index], str(error)) from error
+            raise UnreadableImageError(self.paths[index], str(error)) from error
         return {**example, "image": pixels}
 
     def encoded(self, index: int) -> EncodedExample:

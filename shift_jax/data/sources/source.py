@@ -45,7 +45,7 @@ class Source(Protocol):
         """The example at `index`, 0 <= index < len(self), ready for evaluation.
 
         Raises:
-          UnreadableImage: the image is damaged.
+          UnreadableImageError: the image is damaged.
         """
         ...
 
@@ -63,7 +63,7 @@ class EncodedSource(Source, Protocol):
     """A source of files, which a transform may decode no further than it needs."""
 
     def encoded(self, index: int) -> EncodedExample:
-        """The example at `index`; raises `UnreadableImage` where that shows already."""
+        """The example at `index`; raises `UnreadableImageError` where that shows already."""
         ...
 
     def describe(self, index: int) -> str:

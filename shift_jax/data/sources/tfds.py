@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shift_jax.data.decode.images import EncodedImage, check_image_size, resize_and_centre_crop
-from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImage
+from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
 from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class EncodedTfdsSource:
         try:
             image = example["image"].centre_crop(self.image_shape[0], self.eval_crop)
         except UndecodableError as error:
-            raise UnreadableImage(self.describe(index), str(error)) from error
+            raise UnreadableImageError(self.describe(index), str(error)) from error
         return {"image": image, "label": example["label"]}
 
     def encoded(self, index: int) -> dict:
@@ -66,7 +66,7 @@ class EncodedTfdsSource:
         try:
             image = EncodedImage(record["image"], self.image_shape[-1])
         except UndecodableError as error:
-            raise UnreadableImage(self.describe(index), str(error)) from error
+            raise UnreadableImageError(self.describe(index), str(error)) from error
         return {"image": image, "label": np.int32(record["label"])}
 
     def describe(self, index: int) -> str:

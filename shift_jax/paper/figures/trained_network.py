@@ -71,7 +71,7 @@ class TrainedNetwork:
             for index in chosen[start : start + _BATCH_SIZE]:
                 try:
                     batch.append(source[int(index)]["image"])
-                except data.UnreadableImage:
+                except data.UnreadableImageError:
                     continue
             if batch:
                 pixels = np.stack(batch).astype(np.float32) / 255

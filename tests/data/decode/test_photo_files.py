@@ -14,7 +14,7 @@ from shift_jax.data.decode.photo_files import (
     save_photo,
     with_colors_of,
 )
-from shift_jax.data.decode.unreadable import UnreadableImage
+from shift_jax.data.decode.unreadable import UnreadableImageError
 from shift_jax.errors import InputError
 
 
@@ -90,7 +90,7 @@ def test_files_that_are_no_photos(name, content, reason, tmp_path):
         content = whole.getvalue()[: len(whole.getvalue()) // 2]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnreadableImage, match=reason) as error:
+    with pytest.raises(UnreadableImageError, match=reason) as error:
         open_photo(tmp_path / name)
     assert name in str(error.value)
 

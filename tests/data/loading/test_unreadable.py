@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from absl import logging
 
-from shift_jax.data import UnreadableImage, eval_batches, load_source, pad_crop_flip, train_batches
+from shift_jax.data import (
+    UnreadableImageError,
+    eval_batches,
+    load_source,
+    pad_crop_flip,
+    train_batches,
+)
 from shift_jax.data import random_resized_crop as crop
 from shift_jax.errors import InputError
 from tests.data.photos import write_folder
@@ -157,7 +163,7 @@ def test_a_fraction_that_is_none_is_refused(source, fraction):
 
 
 def test_the_error_survives_pickling(source):
-    with pytest.raises(UnreadableImage) as caught:
+    with pytest.raises(UnreadableImageError) as caught:
         source[1]
     copy = pickle.loads(pickle.dumps(caught.value))
     assert str(copy) == str(caught.value) and copy.reason == "it is empty"

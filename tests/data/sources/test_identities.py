@@ -15,7 +15,7 @@ from tensorflow_datasets.datasets.lfw import lfw_dataset_builder
 
 from shift_jax.data import (
     EncodedSource,
-    UnreadableImage,
+    UnreadableImageError,
     eval_batches,
     identity_names,
     load_identities,
@@ -156,7 +156,7 @@ def test_damaged_files_are_replaced_in_training_and_masked_in_evaluation(root):
     (root / "B_Two/1.jpg").write_bytes(b"no image")
     (root / "C/video0/1.jpg").write_bytes(b"")
     source = load_identities("identities", str(root), 16)
-    with pytest.raises(UnreadableImage, match=r"B_Two/1\.jpg can not be read as an image"):
+    with pytest.raises(UnreadableImageError, match=r"B_Two/1\.jpg can not be read as an image"):
         source[2]
     for sampling in ("uniform", "balanced"):
         kwargs = {"batch_size": 6, "seed": 0, "sampling": sampling}
@@ -267,7 +267,9 @@ def test_lfw_is_numbered_by_its_sorted_names(lfw):
     assert np.bincount(source.labels).tolist() == [2, 2, 5] and source.labels.dtype == np.int32
     records = [source.records[i]["image"] for i in range(9)]
     damaged = records.index(b"no image")
-    with pytest.raises(UnreadableImage, match=f"^Record {damaged} of lfw train can not be read"):
+    with pytest.raises(
+        UnreadableImageError, match=f"^Record {damaged} of lfw train can not be read"
+    ):
         source[damaged]
     values = []
     for i in set(range(9)) - {damaged}:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from shift_jax.data import ImageFiles, Subset, UnreadableImage, eval_batches, load_source
+from shift_jax.data import ImageFiles, Subset, UnreadableImageError, eval_batches, load_source
 from shift_jax.errors import InputError
 from tests.data.photos import encoded, photos
 
@@ -43,7 +43,9 @@ def test_unreadable_files_are_named_and_masked_in_evaluation(paths):
     reasons = ["image file is truncated", "No such file or directory", "Is a directory"]
     for i, reason in enumerate(reasons, start=2):
         name = re.escape(paths[i])
-        with pytest.raises(UnreadableImage, match=rf"^{name} can not be read as an .* \({reason}"):
+        with pytest.raises(
+            UnreadableImageError, match=rf"^{name} can not be read as an .* \({reason}"
+        ):
             source[i]
     batches = list(eval_batches(source, batch_size=2, max_unreadable_fraction=0.6))
     mask = np.concatenate([batch["mask"] for batch in batches])

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from shift_jax.data import (
     EncodedSource,
-    UnreadableImage,
+    UnreadableImageError,
     load_identities,
     load_source,
     pad_crop_flip,
@@ -158,9 +158,9 @@ def test_the_mock_of_lfw_is_a_source_of_identities():
 def test_a_damaged_record_is_named(data_dir):
     source = load_source("tiny_sizes", "train", data_dir=data_dir, image_size=3)
     damaged = dataclasses.replace(source, records=[{"image": b"nothing", "label": 0}])
-    with pytest.raises(UnreadableImage, match="Record 0 of tiny_sizes train can not be read"):
+    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train can not be read"):
         damaged[0]
-    with pytest.raises(UnreadableImage, match="Record 0 of tiny_sizes train can not be read"):
+    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train can not be read"):
         damaged.encoded(0)
 
 

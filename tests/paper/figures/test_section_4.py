@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from configs import quickstart
-from shift_jax.data import UnreadableImage, load_source
+from shift_jax.data import UnreadableImageError, load_source
 from shift_jax.errors import InputError
 from shift_jax.ops import shift_offsets
 from shift_jax.paper.figures.contributions import channel_contributions, direction_map, find_module
@@ -204,7 +204,7 @@ def test_images_are_spread_over_the_split_and_unreadable_ones_left_out(digits):
 
         def __getitem__(self, index):
             if index == 4:
-                raise UnreadableImage("photo", "torn")
+                raise UnreadableImageError("photo", "torn")
             return {"image": np.full((8, 8, 1), super().__getitem__(index), np.uint8)}
 
     network = dataclasses.replace(digits, open_split=lambda split: Photos(range(101)))
