@@ -1,9 +1,9 @@
-"""What a classification run came to: a short table and a picture.
+"""The results of a classification run: a short table and a picture.
 
     python -m shift_jax.training.report --workdir=runs/quickstart
 
-Prints train and test top-1, parameters, MACs and where everything is; draws report.png with the
-training curves and a dozen test images with their predictions.
+prints train and test top-1, parameters, MACs and paths, and draws report.png with the training
+curves and a dozen test images with their predictions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _EXAMPLES = 12
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Okabe and Ito's colors, which color-blind readers can tell apart.
 _TRAIN_COLOR, _TEST_COLOR, _WRONG_COLOR = "#0072B2", "#D55E00", "#CC3311"
 
 
@@ -35,20 +35,20 @@ def report(workdir: Path) -> dict[str, float]:
     """Evaluates the newest checkpoint, prints the table and draws the picture.
 
     Args:
-      workdir: a classification run's folder.
+      workdir: the folder of a classification run.
 
     Returns:
       "train_top1" and "test_top1" as fractions, "parameters" and "macs".
 
     Raises:
-      InputError: not the folder of a run, no checkpoint yet, or not a classification.
+      InputError: no folder of a run, no checkpoint yet, or another task than classification.
     """
     checkpoint = checkpoint_of(workdir, "latest")
     trained = TrainedModel(checkpoint)
     if trained.config.task != "classification":
         raise InputError(
-            f"{workdir} is a run of the task {trained.config.task!r}; this report is for "
-            "classification runs only."
+            f"{workdir} is a run of the task {trained.config.task!r}, expected classification: "
+            "name another workdir."
         )
     task = trained.task
     train = trained.evaluate(trained.config.data.train_split)
@@ -77,7 +77,7 @@ def report(workdir: Path) -> dict[str, float]:
 
 
 def _draw(trained: TrainedModel, workdir: Path, test_top1: float, target: Path) -> None:
-    # Figure rather than pyplot: no window system and no global state.
+    # Figure needs no window system and has no global state, unlike pyplot.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,7 +98,7 @@ def _draw(trained: TrainedModel, workdir: Path, test_top1: float, target: Path) 
 def _draw_curves(top: Axes, bottom: Axes, history: list[dict], steps_per_epoch: int) -> None:
     train = [record for record in history if record["kind"] == "train"]
     test = [record for record in history if record["kind"] == "eval"]
-    # Means over an epoch, single batches being noise; over less where there are few epochs.
+    # Means over an epoch, since single batches are noise; over less if there are few epochs.
     window = max(1, min(steps_per_epoch, len(train) // 20))
     chunks = [train[i : i + window] for i in range(0, len(train) - window + 1, window)]
     for axes, key, factor, label in ((top, "loss", 1, "loss"), (bottom, "top1", 100, "top-1 in %")):

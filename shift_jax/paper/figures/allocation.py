@@ -1,10 +1,10 @@
-"""Shift allocations other than the paper's uniform one (Section 4), from a trained network.
+"""Shift allocations from the contributions of a trained network (Section 4).
 
     python -m shift_jax.paper.figures.allocation --workdir=runs/shiftresnet20-9 \\
         --output=results/from_contributions.json
 
 writes {"name": "from_contributions", "direction_weights": [...]}: the mean contribution of each of
-the five strongest directions, 0 for the others; --keep=3 keeps three. The sweep trains a network
+the five strongest directions and 0 for the others; --keep=3 keeps three. The sweep trains a network
 with it as --models=shiftresnet20-3@results/from_contributions.json, and the page of results finds
 it there. `shiftresnet20(direction_weights=...)` and the other ShiftResNets take the weights.
 """
@@ -28,32 +28,32 @@ from shift_jax.paper.figures.contributions import (
 from shift_jax.paper.sweep.allocations import check_allocation_name
 from shift_jax.training.runs.workdir import write_json
 
-# Of shiftresnet20-1 and -3 those shifted first, and of -3 those shifted last.
+# The channels shifted first in shiftresnet20-1 and -3, and last in shiftresnet20-3.
 _EXAMPLES = (16, 48, 192)
 
 
 def weights_from_contributions(
     contributions: Sequence[ModuleContributions], keep: int = 5
 ) -> tuple[float, ...]:
-    """Returns what `shift_jax.ops.allocate_offsets` takes: channels for strong directions only.
+    """Returns weights for `shift_jax.ops.allocate_offsets` that favor the strongest directions.
 
-    A direction weighs the mean contribution of its channels, averaged over the modules that have
-    such channels. Each module counts the same: its contributions are divided by their mean over
-    its directions.
+    The weight of a direction is the mean contribution of its channels, averaged over the modules
+    with such channels. Every module counts the same: its contributions are divided by their mean
+    over its directions.
 
     Args:
-      contributions: of modules of one kernel size.
-      keep: 1 .. k², how many of the strongest directions keep channels; of equally strong ones the
-        earlier. All of them would differ from the uniform allocation hardly at all, since trained
-        directions contribute much alike; the paper's cross has five.
+      contributions: the contributions of modules with one kernel size.
+      keep: 1 .. k², the number of strongest directions that keep channels; the earlier direction
+        wins a tie. Keeping all would hardly change the uniform allocation, since trained directions
+        contribute nearly alike; the paper's cross keeps five.
 
     Returns:
       k² weights in row-major order, the strongest 1; 0 for a direction that is not kept or that no
       module has.
 
     Raises:
-      InputError: no module, several kernel sizes, another number of directions to keep, or a
-        network whose contributions are all 0.
+      InputError: no module, several kernel sizes, an impossible `keep`, or contributions that are
+        all 0.
     """
     sizes = sorted({each.kernel_size for each in contributions})
     if len(sizes) != 1:

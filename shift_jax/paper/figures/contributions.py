@@ -1,4 +1,4 @@
-"""How much each shifted channel and each direction contributes (Section 4.2, Figure 7)."""
+"""The contribution of each shifted channel and direction (Section 4.2, Figure 7)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ModuleContributions(NamedTuple):
     """The channels of one shifted tensor.
 
     Attributes:
-      module: path of the CSC or SC² module, such as "group1_block1", or where there is none of
-        the layer itself.
-      layer: path of the `ShiftConv` that shifts it, such as "group1_block1/conv2".
-      kernel_size: side k of the window of directions.
-      dilation: pixels between neighbouring directions.
-      in_channels, out_channels: of the module.
-      offsets: int32 [C, 2], the (dy, dx) in pixels at which each channel is looked up.
+      module: the path of the CSC or SC² module, such as "group1_block1"; outside of one, the path
+        of the layer.
+      layer: the path of the `ShiftConv` that shifts the tensor, such as "group1_block1/conv2".
+      kernel_size: the side k of the window of directions.
+      dilation: the pixels between neighboring directions.
+      in_channels, out_channels: the channels of the module.
+      offsets: int32 [C, 2], the (dy, dx) in pixels at which each channel is read.
       norms: float64 [C], the contributions ‖P_{m,:}‖₂.
     """
 
@@ -50,7 +50,7 @@ class ModuleContributions(NamedTuple):
 
     @property
     def shift_groups(self) -> list[Int[np.ndarray, " n"]]:
-        """The channels of each of the k² directions, those that stay in the centre's."""
+        """The channels of each of the k² directions; the center has those that do not move."""
         directions = self.directions
         return [np.flatnonzero(directions == d) for d in range(self.kernel_size**2)]
 
@@ -60,22 +60,22 @@ def channel_contributions(
 ) -> list[ModuleContributions]:
     """Returns the contributions of all channels that a network's modules shift.
 
-    Channel m contributes ‖P_{m,:}‖₂, the Euclidean norm of the weights with which the pointwise
-    convolution takes it after the shift: the paper's measure, "for an approximation". It knows
-    neither how large the channel's activations are nor the BatchNorm before or after it. Nothing
-    is computed of images.
+    Channel m contributes ‖P_{m,:}‖₂, the Euclidean norm of its weights in the pointwise convolution
+    after the shift. This is the paper's measure, "for an approximation": it ignores the size of the
+    channel's activations and BatchNorm. It needs no images.
 
     Args:
-      model: any linen network with `CSC`, `SC2` or `ShiftConv` layers; called as
-        `model(images, train=False)`, or `model(images)` where it takes no `train`.
+      model: any linen network with `CSC`, `SC2` or `ShiftConv` layers, called as
+        `model(images, train=False)`, or `model(images)` if it takes no `train`.
       variables: its variables; those of other layers may be missing.
-      image_shape: (height, width, channels) of images that it takes.
+      image_shape: (height, width, channels) of the network's images.
 
     Returns:
-      One for each `ShiftConv` in which some channel moves, in the order of the computation.
+      The contributions for each `ShiftConv` that moves a channel, in the order of the computation.
 
     Raises:
-      InputError: there is none, the variables are of another network, or a weight is not finite.
+      InputError: no layer moves a channel, the variables belong to another network, or a weight is
+        not finite.
     """
     modules: dict[str, ModuleContributions] = {}
     around: dict[tuple[str, ...], tuple[int, int]] = {}
@@ -99,7 +99,7 @@ def channel_contributions(
             )
         return result
 
-    # Where no layer applies its neighbour, each one is called with what it shifts.
+    # XLA's backend fuses no layers, so that each one is called with the tensor that it shifts.
     with ops.implementation("xla"), nn.intercept_methods(note):
         abstract_variables(model, image_shape)
     if not modules:
@@ -122,20 +122,20 @@ def _row_norms(
         leaf = leaf.get(key, {}) if isinstance(leaf, Mapping) else {}
     if np.shape(leaf) != shape:
         raise InputError(
-            f"The variables have no kernel of shape {shape} at {_name(path)}: give those of "
-            "this network."
+            f"The variables have no kernel of shape {shape} at {_name(path)}: give the variables "
+            "of this network."
         )
     norms = np.linalg.norm(np.asarray(leaf, np.float64), axis=1)
     if not np.isfinite(norms).all():
         raise InputError(
-            f"The kernel of {_name(path)} has weights that are not finite, so that its training "
-            "must have failed: take an earlier checkpoint, or train it anew."
+            f"The kernel of {_name(path)} has weights that are not finite, so its training has "
+            "failed: use an earlier checkpoint, or train it again."
         )
     return norms
 
 
 def _window(layer: ShiftConv, offsets: Int[np.ndarray, "c 2"]) -> tuple[int, int]:
-    """(kernel_size, dilation) of the layer, or of what spans its offsets where those do not."""
+    """(kernel_size, dilation) of the layer, or of a window that spans offsets outside of it."""
     steps, beside = np.divmod(np.abs(offsets), layer.dilation)
     if not beside.any() and steps.max() <= layer.kernel_size // 2:
         return layer.kernel_size, layer.dilation
@@ -144,14 +144,14 @@ def _window(layer: ShiftConv, offsets: Int[np.ndarray, "c 2"]) -> tuple[int, int
 
 
 def direction_map(contributions: ModuleContributions) -> Float[np.ndarray, "k k"]:
-    """Returns the mean contribution of the channels of each direction, NaN where there is none.
+    """Returns the mean contribution of the channels of each direction, NaN for no channel.
 
-    Figure 7 has their sum. With as many channels for each direction, as in the module that the
-    paper shows, the two are proportional; where there are more, as of the channels left over in the
-    centre, only the mean compares the directions.
+    Figure 7 shows their sum. Sum and mean are proportional if all directions have as many channels,
+    as in the paper's module. If some have more, such as the center with the channels left over, the
+    mean compares the directions.
 
     Returns:
-      float64 [k, k]; [0, 0] is of the channels that look furthest up and left.
+      float64 [k, k]; [0, 0] is the direction furthest up and left.
     """
     means = [
         contributions.norms[channels].mean() if channels.size else math.nan
@@ -161,7 +161,7 @@ def direction_map(contributions: ModuleContributions) -> Float[np.ndarray, "k k"
 
 
 def ranked_groups(contributions: ModuleContributions) -> list[Int[np.ndarray, " n"]]:
-    """Returns the channels of each direction, those that contribute most first (Figure 7)."""
+    """Returns the channels of each direction, the largest contributions first (Figure 7)."""
     norms = contributions.norms
     return [
         channels[np.argsort(-norms[channels], kind="stable")]
@@ -173,8 +173,8 @@ def direction_names(kernel_size: int) -> list[str]:
     """Returns short names of the k² directions in row-major order.
 
     Args:
-      kernel_size: with 3 the names are of letters (T = top, B = bottom, L = left, R = right,
-        C = centre): "TL" looks up and left, "T" up; with others they are "dy,dx" in steps, such as
+      kernel_size: for 3 the names are letters (T = top, B = bottom, L = left, R = right,
+        C = center): "TL" looks up and left, "T" up. For others they are "dy,dx" in steps, such as
         "-2,+1".
     """
     if kernel_size == 3:
@@ -188,9 +188,9 @@ def find_module(modules: Sequence[ModuleContributions], name: str | None) -> Mod
     """Returns the last shift of a CSC or SC² module, or one `ShiftConv`.
 
     Args:
-      modules: from `channel_contributions`.
-      name: path of either; None takes the first module that keeps its number of channels, as the
-        one that the paper shows does, or the first where none does.
+      modules: the result of `channel_contributions`.
+      name: the path of either. None takes the first module with as many output as input channels,
+        like the paper's, or the first module if there is none.
 
     Raises:
       InputError: there is no such module.

@@ -1,4 +1,4 @@
-"""How redundant the channels of each shift group are (Section 4.1, Figure 8)."""
+"""The redundancy of the channels in each shift group (Section 4.1, Figure 8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float, Int
 
-# Standard deviations below this fraction of the mean are the rounding of a constant.
+# A standard deviation below this fraction of the mean is the rounding error of a constant.
 _CONSTANT = 1e-12
 
 
@@ -27,9 +27,9 @@ class RedundantPair(NamedTuple):
     """Two channels of one shift group, of which one could be removed.
 
     Attributes:
-      direction: of the group, 0 .. k² - 1 in row-major order.
-      first, second: the channels, in the shifted tensor; first < second.
-      correlation: Pearson's, of their activations.
+      direction: the group's direction, 0 .. k² - 1 in row-major order.
+      first, second: the channels in the shifted tensor; first < second.
+      correlation: Pearson's correlation of their activations.
     """
 
     direction: int
@@ -41,19 +41,19 @@ class RedundantPair(NamedTuple):
 def shifted_activations(
     model: nn.Module, layer: str
 ) -> Callable[[Mapping[str, Any], Float[Array, "b h w c"]], Float[Array, "n h w m"]]:
-    """Returns a compiled function: the activations that one layer shifts, before it does.
+    """Returns a compiled function for the activations that one layer shifts, before the shift.
 
-    Of a CSC module these are the intermediate activations, after BatchNorm and ReLU. In a shift
-    group all channels move alike, so that the shift changes no correlation but by the zeros that it
-    brings in at the border, the same for all channels, which are no activations of the network.
+    In a CSC module they are the intermediate activations, after BatchNorm and ReLU. All channels of
+    a shift group move alike, so the shift would change their correlations only by the zeros at the
+    border, which are no activations of the network.
 
     Args:
       model: any linen network, called as `model(images)`.
-      layer: path of a `ShiftConv`, such as "group1_block1/conv2".
+      layer: the path of a `ShiftConv`, such as "group1_block1/conv2".
 
     Returns:
-      (variables, images [B, H, W, C]) → [N, h, w, M]; N is B, or a multiple where the layer is
-      called several times.
+      (variables, images [B, H, W, C]) → [N, h, w, M]; N is B, or a multiple if the network calls
+      the layer several times.
     """
 
     def activations(variables, images):
@@ -66,7 +66,7 @@ def shifted_activations(
                 found.append(args[0] if args else kwargs["x"])
             return call(*args, **kwargs)
 
-        # Where no layer applies its neighbour, each one is called with what it shifts.
+        # XLA's backend fuses no layers, so that each one is called with the tensor it shifts.
         with ops.implementation("xla"), nn.intercept_methods(note):
             model.apply(variables, images)
         return jnp.concatenate([x.reshape(-1, *x.shape[-3:]) for x in found])
@@ -75,10 +75,10 @@ def shifted_activations(
 
 
 class GroupCorrelations:
-    """Correlation matrices of groups of channels, over all pixels that were added.
+    """Correlation matrices of groups of channels over all added pixels.
 
-    Means and co-moments are updated batch by batch in float64 (Chan et al. 1983), which loses
-    nothing where means are large.
+    Means and co-moments are updated batch by batch in float64 (Chan et al. 1983), which stays exact
+    for large means.
 
     Args:
       groups: the channels of each group, such as `ModuleContributions.shift_groups`.
@@ -104,8 +104,8 @@ class GroupCorrelations:
             values = pixels[:, channels].astype(np.float64)
             if not np.isfinite(values).all():
                 raise InputError(
-                    "The network's activations are not finite, so that its training must have "
-                    "failed: take an earlier checkpoint, or train it anew."
+                    "The network's activations are not finite, so its training has failed: use "
+                    "an earlier checkpoint, or train it again."
                 )
             mean = values.mean(axis=0)
             values -= mean
@@ -118,7 +118,7 @@ class GroupCorrelations:
     def matrices(self) -> list[Float[np.ndarray, "n n"]]:
         """Returns each group's float64 matrix of Pearson correlations, -1 .. 1.
 
-        Rows and columns of a channel whose activations are all the same are NaN.
+        The row and column of a channel with constant activations are NaN.
 
         Raises:
           InputError: fewer than two pixels were added.
@@ -140,7 +140,7 @@ def redundant_pairs(
     matrices: Iterable[Float[np.ndarray, "n n"]],
     threshold: float,
 ) -> list[RedundantPair]:
-    """Returns the pairs of channels within each group whose |correlation| is above a threshold.
+    """Returns the pairs of channels within each group whose |correlation| exceeds a threshold.
 
     "If the correlation between two channels is above a threshold, we can remove one channel"
     (Section 4.1). Opposite channels are pairs too: the pointwise convolution can negate.
@@ -151,7 +151,7 @@ def redundant_pairs(
       threshold: 0 or more and below 1.
 
     Returns:
-      The pairs, most correlated first; a channel of constant activations is in none.
+      The pairs, most correlated first, without channels of constant activations.
 
     Raises:
       InputError: a threshold out of range.

@@ -1,4 +1,4 @@
-"""Figures 7 and 8: what shifted channels contribute, and how redundant they are."""
+"""Draws Figures 7 and 8: the contributions of shifted channels and their redundancy."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Both are for colour-blind readers too. Yellow is the highest magnitude, as in the paper; blue to
-# red by way of white shows the sign.
+# Color-blind readers can read both. Yellow is the highest magnitude, as in the paper; blue, white
+# and red show the sign.
 _MAGNITUDES, _SIGNS = "viridis", "RdBu_r"
 _LARGEST_WINDOW = 11
 _WIDTH = 7.0
-"""Of both figures, in inches."""
+"""Width of both figures in inches."""
 
 
 def save_contributions(
@@ -35,12 +35,12 @@ def save_contributions(
 ) -> None:
     """Draws Figure 7: channels ranked within their shift groups, and the map of the directions.
 
-    Channels are divided by the largest of them, directions (their means) by the largest mean.
+    Channels are divided by the largest one, the means of the directions by the largest mean.
 
     Args:
-      path: where to write; its ending decides the format.
-      contributions: of the module.
-      network: its name, for the title.
+      path: the picture to write; its extension decides the format.
+      contributions: the contributions of the module.
+      network: the network's name, for the title.
 
     Raises:
       InputError: too many directions to draw, or a file that cannot be written.
@@ -53,7 +53,7 @@ def save_contributions(
     _set_title(figure, heading, contributions, network)
     if contributions.kernel_size == 3:
         figure.supxlabel(
-            "Where channels of a group look: T = top, B = bottom, L = left, R = right, C = centre",
+            "Where channels of a group look: T = top, B = bottom, L = left, R = right, C = center",
             fontsize=9,
         )
     else:
@@ -71,11 +71,11 @@ def save_correlations(
     """Draws Figure 8: the correlation matrix of each shift group, at the place of its direction.
 
     Args:
-      path: where to write; its ending decides the format.
-      contributions: of the module: its directions and channels.
-      matrices: of each group, from `GroupCorrelations.matrices`.
-      network: its name, for the title.
-      images: which ones, for the title.
+      path: the picture to write; its extension decides the format.
+      contributions: the contributions of the module, with its directions and channels.
+      matrices: the matrix of each group, from `GroupCorrelations.matrices`.
+      network: the network's name, for the title.
+      images: a description of the images, for the title.
 
     Raises:
       InputError: too many directions to draw, or a file that cannot be written.
@@ -106,14 +106,14 @@ def save_correlations(
     heading = "Figure 8: channel correlations within each shift group"
     _set_title(figure, heading, contributions, network)
     constant = sum(int(np.isnan(matrix.diagonal()).sum()) for matrix in matrices)
-    note = f"; grey: {constant} whose activations are constant" if constant else ""
+    note = f"; gray: {constant} whose activations are constant" if constant else ""
     numbered = " by direction, with their numbers" if size == 3 else ""
     figure.supxlabel(f"Channels of each group{numbered}; over {images}{note}", fontsize=9)
     save_picture(figure, path)
 
 
 def _numbers(channels: Int[np.ndarray, " n"]) -> str:
-    """Channels of a group in short: "0–4", of the centre with those left over "20–24, 45–47"."""
+    """Channels of a group in short: "0–4", or "20–24, 45–47" for a center with leftovers."""
     runs = np.split(channels, np.flatnonzero(np.diff(channels) > 1) + 1)
     if len(runs) > 2:  # Interleaved.
         return f"{channels[0]}, {channels[1]} … {channels[-1]}"
@@ -121,7 +121,7 @@ def _numbers(channels: Int[np.ndarray, " n"]) -> str:
 
 
 def _new_figure(contributions: ModuleContributions, height: float) -> Figure:
-    # Figure rather than pyplot: no window system and no global state. They take a second to import.
+    # Unlike pyplot, Figure needs no window system and has no global state. Importing takes seconds.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Pictures that are whole or not there."""
+"""Saving pictures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 
 
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure, replacing a picture that is there at once, or keeping it where that fails.
+    """Writes a figure to a new or existing picture; if that fails, an existing picture stays.
 
     Args:
-      figure: with a canvas of its own, as by `FigureCanvasAgg(figure)`.
-      path: its ending decides the format, such as .png, .svg or .pdf.
+      figure: a figure with a canvas of its own, as by `FigureCanvasAgg(figure)`.
+      path: the picture; its extension decides the format, such as .png, .svg or .pdf.
 
     Raises:
-      InputError: an ending that is no picture, or a file that cannot be written.
+      InputError: an extension of no picture, or a file that cannot be written.
     """
     path = Path(path)
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise InputError(f"{path} has an ending for no picture, expected one such as .png or .svg.")
-    # Without matplotlib's version, so that the same picture is the same file.
+        raise InputError(
+            f"{path} has an unsupported image extension: expected one such as .png or .svg."
+        )
+    # Without matplotlib's version, equal pictures are equal files.
     metadata = {"Software": None} if path.suffix.lower() == ".png" else None
     with output_file(path) as temporary:
         figure.savefig(temporary, metadata=metadata)

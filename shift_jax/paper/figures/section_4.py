@@ -1,11 +1,11 @@
-"""Figures 7 and 8 of any trained shift network, and Section 4.1's list of redundant channels.
+"""Figures 7 and 8 for any trained shift network, and Section 4.1's list of redundant channels.
 
     python -m shift_jax.paper.figures.section_4 --workdir=runs/shiftresnet20-9
     python -m shift_jax.paper.figures.section_4 --weights=shiftresnet20.digits --output=DIR
 
 draws figure7.png (the contributions of one module's channels and directions) and figure8.png (the
 correlations of its channels on test images), and writes redundant_pairs.csv. The module is the
-first one that keeps its number of channels; --module=group1_block2 names another.
+first one with as many output as input channels; --module=group1_block2 names another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from shift_jax.paper.figures.drawings import save_contributions, save_correlatio
 from shift_jax.paper.figures.trained_network import TrainedNetwork, trained_network
 from shift_jax.training import cli
 
-# Fewer images, or pixels for each channel of a group, give correlations by chance.
+# With fewer images, or pixels for each channel of a group, chance alone correlates channels.
 _FEW = 100
 
 
@@ -52,28 +52,28 @@ def draw_figures(
 ) -> None:
     """Draws both figures, writes the list of pairs, and prints a line for each.
 
-    Figure 7, which needs no image, is there even where the dataset is not.
+    Figure 7 needs no images and is drawn even without the dataset.
 
     Args:
-      network: of any kernel size.
-      output: folder for the three files, created when missing.
-      module: path of a module or `ShiftConv`; None as in `find_module`.
-      split: of the network's dataset; None is the one that it was evaluated on.
-      num_images: how many, spread evenly over the split.
-      threshold: of the |correlation| of redundant pairs.
+      network: a shift network of any kernel size.
+      output: the folder of the three files, created if it is missing.
+      module: the path of a module or `ShiftConv`; None as in `find_module`.
+      split: a split of the network's dataset; None for the one it was evaluated on.
+      num_images: the number of images, spread evenly over the split.
+      threshold: the |correlation| above which a pair is redundant.
 
     Raises:
-      InputError: a network without shifts, or what the functions called here refuse.
+      InputError: a network without shifts, or bad input for the functions called here.
     """
     positive_int("num_images", num_images)
     contributions = channel_contributions(network.model, network.variables, network.image_shape)
     chosen = find_module(contributions, module)
-    redundant_pairs([], [], threshold)  # Fails here and not after all images.
+    redundant_pairs([], [], threshold)  # A bad threshold fails before the images are read.
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{output} cannot be made ({error.strerror}): give another --output."
+            f"{output} cannot be created ({error.strerror}): name another --output."
         ) from error
     save_contributions(output / "figure7.png", chosen, network.name)
     print(f"{output / 'figure7.png'}: {_strongest(chosen)}")
@@ -91,7 +91,7 @@ def draw_figures(
     title = f"{pixels} of {split}"
     if are_few(count, correlations.count, chosen):
         logging.warning(
-            "The correlations are those of %s, too few to tell redundant channels from chance: "
+            "The correlations come from %s, too few to tell redundant channels from chance: "
             "give a larger --num_images.",
             pixels,
         )
@@ -107,9 +107,9 @@ def draw_figures(
 
 
 def are_few(images: int, pixels: int, module: ModuleContributions) -> bool:
-    """Whether correlations of so many pixels of all images may be there by chance."""
+    """Whether chance alone may correlate channels over so many pixels of all images."""
     largest = max(len(group) for group in module.shift_groups)
-    # Neighbouring pixels are much alike, so that many of few images are few too.
+    # Neighboring pixels are much alike, so that many pixels of few images are too few.
     return images < _FEW or pixels < _FEW * largest
 
 

@@ -1,4 +1,4 @@
-"""A trained network, of a run or shipped, with the images that it was evaluated on."""
+"""A trained network, from a run or shipped, with the images of its evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shift_jax.weights.shipped import weights_named
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-# Of a network for 224×224 images a module's activations are some megabytes for each.
+# A module's activations for an image of 224×224 take some megabytes.
 _BATCH_SIZE = 20
 
 
@@ -29,13 +29,13 @@ class TrainedNetwork:
     """A network with its weights, read without its dataset.
 
     Attributes:
-      name: what it is, for titles.
-      model: from float images [B, H, W, C], called as `model(images)`.
+      name: a name for titles.
+      model: the network, called as `model(images)` on float images [B, H, W, C].
       variables: nested dicts of arrays.
-      image_shape: (height, width, channels) of images that it takes.
-      mean, std: of the channels, for pixels in 0..1.
-      split: that it was evaluated on.
-      open_split: opens one split of its dataset; InputError where it cannot.
+      image_shape: (height, width, channels) of the network's images.
+      mean, std: the statistics of the channels, for pixels in 0..1.
+      split: the split of the evaluation.
+      open_split: a function that opens a split of the dataset, or raises InputError.
     """
 
     name: str
@@ -48,22 +48,22 @@ class TrainedNetwork:
     open_split: Callable[[str], data.Source]
 
     def images(self, split: str, number: int) -> Iterator[Float[np.ndarray, "b h w c"]]:
-        """Yields images spread evenly over a split, normalised, in batches of one size at most.
+        """Yields batches of normalized images, spread evenly over a split.
 
-        Images that cannot be read are left out.
+        Unreadable images are left out.
 
         Args:
-          split: its name.
-          number: how many; all where there are not more.
+          split: the name of the split.
+          number: the number of images; a smaller split yields all of its images.
 
         Raises:
-          InputError: the split cannot be opened, or has images of another number of channels.
+          InputError: the split cannot be opened, or its images have other channels.
         """
         source = self.open_split(split)
         if source.image_shape[-1] != len(self.mean):
             raise InputError(
-                f"The images of {split!r} have {source.image_shape[-1]} channels and those of "
-                f"{self.name} {len(self.mean)}: name the dataset that it was trained on."
+                f"The images of {split!r} have {source.image_shape[-1]} channels, but those of "
+                f"{self.name} have {len(self.mean)}: name the dataset of its training."
             )
         chosen = np.linspace(0, len(source) - 1, min(number, len(source))).astype(int)
         for start in range(0, len(chosen), _BATCH_SIZE):
@@ -84,12 +84,12 @@ def trained_network(
     """Returns the network of a run's newest checkpoint, or one that comes with the package.
 
     Args:
-      workdir: folder of the run.
-      weights: name of a shipped network instead, such as "shiftresnet20-9.cifar100".
-      data_dir: where its dataset is; None is where the run's config says, or TFDS's default.
+      workdir: the folder of a run.
+      weights: the name of a shipped network instead, such as "shiftresnet20-9.cifar100".
+      data_dir: the folder of the dataset; None for that of the run's config, or TFDS's default.
 
     Raises:
-      InputError: not exactly one of the two, no such run, or no such weights.
+      InputError: both or none of workdir and weights, no such run, or no such weights.
     """
     if (workdir is None) == (weights is None):
         raise InputError("Give either --workdir=DIR or --weights=NAME.")
@@ -103,12 +103,12 @@ def trained_network(
     name, dtype = arguments.pop("name"), jnp.dtype(arguments.pop("dtype"))
     record = model_record(name)
     shape = record.image_shape if workdir else source.image_shape
-    # No classifier, so that the dataset need not be there to tell the classes.
+    # Without a classifier the dataset, which tells the number of classes, may be missing.
     classes = None if record.num_classes is None else 0
     return TrainedNetwork(
         name=f"{name} of {title}" if workdir else title,
         model=create_model(name, num_classes=classes, dtype=dtype, **arguments),
-        # Of faces it is the part of what was trained that makes the embeddings.
+        # In a run on faces, "network" computes the embeddings.
         variables={key: tree.get("network", tree) for key, tree in trained.variables.items()},
         image_shape=(*shape[:2], len(config.data.mean)),
         mean=tuple(config.data.mean),

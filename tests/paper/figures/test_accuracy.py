@@ -191,7 +191,7 @@ def test_ours_are_in_color(tmp_path):
 
 
 def test_refuses(tmp_path):
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="unsupported image extension"):
         save_figure(tmp_path / "a.txt", paper_curves(), "params")
     with pytest.raises(InputError, match="cannot be written"):
         save_figure(tmp_path / "none" / "a.png", paper_curves(), "params")

@@ -74,7 +74,7 @@ def test_named_allocations():
         create_model("shiftresnet20", direction_weights=weights)
     assert NAMED_ALLOCATIONS["uniform"] is None
     even = allocate_offsets(16, 3, NAMED_ALLOCATIONS["even"])
-    # Two of the first seven directions and one of the last two, instead of eight of the centre.
+    # Two of the first seven directions and one of the last two, instead of eight of the center.
     assert (even == 0).all(axis=1).sum() == 2
     used = allocate_offsets(50, 3, CROSS)
     assert np.unique(used, axis=0).tolist() == [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]]

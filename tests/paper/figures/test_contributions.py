@@ -108,7 +108,7 @@ def test_channels_are_ranked_within_their_groups(modules):
     for channels, group in zip(ranked, module.shift_groups, strict=True):
         assert sorted(channels) == group.tolist()
         assert (np.diff(module.norms[channels]) <= 0).all()
-    # With 40 channels the centre has one of its own and 15 left over.
+    # With 40 channels the center has one of its own and 15 left over.
     assert [len(channels) for channels in ranked] == [1] * 12 + [16] + [1] * 12
 
 

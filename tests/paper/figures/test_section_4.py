@@ -142,10 +142,10 @@ def test_kernel_size_5_and_directions_without_channels(tmp_path):
         for label in ("-2,-2", "0,0", "+1,0", "+2,+2"):
             assert f"<!-- {label} -->" in text
         assert text.count("<!-- none -->") == 1
-    assert "over no images; grey: 1 whose activations are constant" in text
+    assert "over no images; gray: 1 whose activations are constant" in text
 
 
-def test_colours_are_of_the_sign_and_size(digits, tmp_path):
+def test_colors_are_of_the_sign_and_size(digits, tmp_path):
     contributions = find_module(
         channel_contributions(digits.model, digits.variables, (8, 8, 1)), None
     )
@@ -156,7 +156,7 @@ def test_colours_are_of_the_sign_and_size(digits, tmp_path):
     save_correlations(tmp_path / "figure8.png", contributions, matrices, "", "")
     with Image.open(tmp_path / "figure8.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    # The middle of each matrix, by how often its colour is met from row to row.
+    # The middle of each matrix, by how often its color is met from row to row.
     codes, counts = np.unique(pixels @ [65536, 256, 1], return_counts=True)
     most = codes[np.argsort(-counts)][:10]
     colors = {tuple(code >> shift & 255 for shift in (16, 8, 0)) for code in most.tolist()}
@@ -183,7 +183,7 @@ def test_mistakes_are_told_before_anything_is_drawn(digits, tmp_path):
             draw_figures(digits, tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         draw_figures(digits, tmp_path / "file")
     with pytest.raises(InputError, match="no split 'validation'"):
         draw_figures(digits, tmp_path / "out", split="validation")
@@ -212,14 +212,16 @@ def test_images_are_spread_over_the_split_and_unreadable_ones_left_out(digits):
     def pixels(number):
         batches = list(network.images("any", number))
         assert all(batch.dtype == np.float32 for batch in batches)
-        # What normalisation does, undone.
+        # What normalization does, undone.
         return ((np.concatenate(batches)[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().tolist()
 
     assert pixels(5) == [0, 25, 50, 75, 100]
     assert pixels(1000) == [value for value in range(101) if value != 4]
-    colour = dataclasses.replace(network, mean=(0.5,) * 3)
-    with pytest.raises(InputError, match="have 1 channels and those of shiftresnet20.digits 3"):
-        next(colour.images("any", 5))
+    color = dataclasses.replace(network, mean=(0.5,) * 3)
+    with pytest.raises(
+        InputError, match="have 1 channels, but those of shiftresnet20.digits have 3"
+    ):
+        next(color.images("any", 5))
 
 
 def test_pictures_are_whole_or_not_there(tmp_path):
@@ -230,7 +232,7 @@ def test_pictures_are_whole_or_not_there(tmp_path):
     FigureCanvasAgg(figure)
     save_picture(figure, tmp_path / "a.png")
     first = (tmp_path / "a.png").read_bytes()
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="unsupported image extension"):
         save_picture(figure, tmp_path / "a.txt")
     with pytest.raises(InputError, match=r"cannot be written \(No such file"):
         save_picture(figure, tmp_path / "none" / "a.png")
@@ -257,7 +259,7 @@ def test_groups_are_numbered(digits, tmp_path):
         return (tmp_path / "figure8.svg").read_text()
 
     grouped = titles(contributions)
-    # The centre has the channels left over too.
+    # The center has the channels left over too.
     for title in ("TL: 0–4", "C: 20–24, 45–47", "BR: 40–44"):
         assert f"<!-- {title} -->" in grouped
     interleaved = titles(contributions._replace(offsets=shift_offsets(48, order="interleaved")))
@@ -280,4 +282,4 @@ def test_command(tmp_path):
         str(tmp_path / name) for name in FILES
     ]
     assert names(tmp_path) == FILES
-    assert "of 1,280 pixels of 20 images, too few to tell" in done.stderr
+    assert "from 1,280 pixels of 20 images, too few to tell" in done.stderr
