@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml requirements.txt
 
 quickstart: venv
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=$(WORKDIR)
-	$(BIN)/python -m shift_jax.training.report --workdir=$(WORKDIR)
+	$(BIN)/shift-jax report --workdir=$(WORKDIR)
 
 test: venv
 	$(BIN)/python -m pytest -n 2 -m "not slow"

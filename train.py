@@ -9,23 +9,7 @@
 
 import sys
 
-from absl import flags
-from ml_collections import config_flags
-
-from shift_jax.training import cli
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, perhaps with :options.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; one that holds a run resumes.")
-flags.mark_flags_as_required(["config", "workdir"])
-
-cli.define_process_flags()
-
-
-def main() -> None:
-    from shift_jax.training.loop import train
-
-    train(_CONFIG.value, _WORKDIR.value)
-
+from shift_jax.commands import absl_flags
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(absl_flags.run("train"))

@@ -1,6 +1,6 @@
 """ShiftFaceNet with softmax and center loss, on a folder of identities (Tables 8 and 9).
 
-    python -m shift_jax.data.faces.align_faces PHOTOS FACES
+    shift-jax align-faces PHOTOS FACES
     python train.py --config=configs/shiftfacenet.py --workdir=runs/faces \\
         --config.data.data_dir=FACES
     python train.py --config=configs/shiftfacenet.py:small --workdir=runs/few \\

@@ -3,7 +3,7 @@
     python train.py --config=configs/style.py:mosaic --workdir=runs/mosaic \\
         --config.data.data_dir=PHOTOS --config.style.folder=STYLES \\
         --config.style.vgg_weights=vgg16-397923af.pth
-    python -m shift_jax.stylize photo.jpg --model=runs/mosaic --output=stylized.jpg
+    shift-jax stylize photo.jpg --model=runs/mosaic --output=stylized.jpg
 
 PHOTOS is a folder of photos, and STYLES one with mosaic.jpg. Options after the colon, separated by
 commas: names of styles, original, variant=text, coco and small; `shift_jax.config.style` explains

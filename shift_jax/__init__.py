@@ -4,13 +4,10 @@ The operation, modules and networks of "Shift: A Zero FLOP, Zero Parameter Alter
 Convolutions" (Wu et al., CVPR 2018, arXiv:1711.08141).
 """
 
-from shift_jax.models import (
-    create_model,
-    list_models,
-    list_pretrained,
-    load_pretrained,
-    model_record,
-)
+import importlib
+import sys
+
+from shift_jax.moved import MovedFinder
 from shift_jax.version import __version__
 
 __all__ = [
@@ -21,3 +18,20 @@ __all__ = [
     "load_pretrained",
     "model_record",
 ]
+
+_ROOMS = {
+    "create_model": "models",
+    "list_models": "models",
+    "list_pretrained": "models",
+    "load_pretrained": "models",
+    "model_record": "models",
+}
+sys.meta_path.append(MovedFinder())
+
+
+def __getattr__(name: str) -> object:
+    # On first use: `shift-jax --help` and what needs the ops only do not wait for the networks.
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'shift_jax' has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"shift_jax.{_ROOMS[name]}"), name)
+    return globals()[name]

@@ -1,6 +1,7 @@
-"""The one exception for mistakes of the caller, and what is said with it everywhere."""
+"""The exceptions that command lines print as one sentence, and checks that raise them."""
 
 import difflib
+import errno
 import math
 import operator
 from collections.abc import Iterable
@@ -12,6 +13,14 @@ class InputError(ValueError):
     A `ValueError`, so that library users catch it as usual; the command lines print
     its text without a stack trace and exit with status 2.
     """
+
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES)
+"""Error numbers of a disk that failed, is full or is read-only: commands exit with status 1."""
+
+
+class StorageError(Exception):
+    """One of `STORAGE_ERRORS`, told in one sentence."""
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -19,6 +19,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from shift_jax.commands.dispatch import COMMANDS
+
 REPOSITORY = Path(__file__).parents[1]
 PATH = REPOSITORY / "notebooks" / "shift_jax_tpu.ipynb"
 PLOTTING = ("shift", "edges", "evaluate", "predictions")
@@ -98,9 +100,9 @@ def test_all_files_and_commands_exist():
     files = re.findall(r"(?<![\w/])(?:(?:configs|docs)/)?\w+\.(?:py|md)\b", text)
     assert {"configs/quickstart.py", "eval.py"} <= set(files)
     assert [file for file in files if not (REPOSITORY / file).exists()] == []
-    commands = re.findall(r"python -m ([\w.]+)", text)
+    commands = re.findall(r"shift-jax ([\w-]+)", text)
     assert commands
-    assert [name for name in commands if not importlib.util.find_spec(name)] == []
+    assert set(commands) <= set(COMMANDS)
 
 
 def test_installing_without_checkout_and_without_repository_says_what_to_do(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -185,14 +185,8 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
     Raises:
       InputError: an unknown name or argument, with the nearest ones in the message, or a bad value.
     """
+    check_arguments(name, kwargs)
     record = model_record(name)
-    allowed = [key for key in dict.fromkeys((*record.arguments, *_COMMON)) if key != "num_classes"]
-    for key in kwargs:
-        if key not in allowed:
-            raise InputError(
-                f"Model {name!r} has no argument {key!r}, only {', '.join(allowed)}."
-                f"{did_you_mean(key, allowed)}"
-            )
     if num_classes is None:
         num_classes = record.num_classes
     elif record.num_classes is None:
@@ -202,3 +196,21 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
             f"num_classes is {num_classes!r}, expected a positive integer, or 0 for the features."
         )
     return record.build(num_classes=int(num_classes or 0), **kwargs)
+
+
+def check_arguments(name: str, arguments: Iterable[str], others: Sequence[str] = ()) -> None:
+    """Raises InputError unless a network has these arguments beside `num_classes`.
+
+    Args:
+      name: one of `list_models()`.
+      arguments: their names.
+      others: names that the message may offer too in place of a misspelled argument.
+    """
+    record = model_record(name)
+    allowed = [key for key in dict.fromkeys((*record.arguments, *_COMMON)) if key != "num_classes"]
+    for key in arguments:
+        if key not in allowed:
+            raise InputError(
+                f"Model {name!r} has no argument {key!r}, only {', '.join(allowed)}."
+                f"{did_you_mean(key, [*allowed, *others])}"
+            )

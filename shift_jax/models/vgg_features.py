@@ -180,7 +180,7 @@ def _normalisation(path: Path, metadata: Mapping[str, str]) -> tuple[tuple, tupl
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say how the pixels of RGB images are normalised, expected a file of "
-            "shift_jax.weights.export_safetensors: take that, or torchvision's or Keras' weights."
+            "shift-jax export: take that, or torchvision's or Keras' weights."
         ) from error
     return mean, std
 

@@ -1,21 +1,11 @@
-"""docs/results.md: our accuracies beside the published ones, from the sweep's results files.
-
-    python -m shift_jax.paper.results_page --output=docs/results.md
-
-reads the runs on CIFAR-100 and CIFAR-10, --results=results/cifar100.csv and
---cifar10=results/cifar10.csv, and beside them the allocations that are not built in,
-results/NAME.json.
-"""
+"""docs/results.md: our accuracies beside the published ones, from the sweep's results files."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-
-from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.files import output_file
@@ -25,11 +15,13 @@ from shift_jax.paper.sections.shipped import shipped_networks
 from shift_jax.paper.sections.short_schedules import short_schedules
 from shift_jax.paper.sections.whole_recipe import whole_recipe
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
-from shift_jax.paper.sweep.network_runs import grouped_runs, rows_of_flag
+from shift_jax.paper.sweep.network_runs import grouped_runs, rows_of_file
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
-from shift_jax.training import cli
 from shift_jax.weights.shipped import weights_named
+
+CIFAR100, CIFAR10 = "results/cifar100.csv", "results/cifar10.csv"
+"""The default results files."""
 
 # Whose first module is that of the paper's Figures 7 and 8.
 _ANALYZED = "shiftresnet20-9.cifar100"
@@ -60,8 +52,8 @@ padding by 4, and flips. The sweep adds one row for each run to `results/cifar10
 {SWEEP} --dataset=cifar100 --models=NETWORK --seeds=0,1,2 --epochs=20
 ```
 
-`python -m shift_jax.paper.results_page` writes this page from the two files. Trials of other
-recipes are in `results/trials.csv` and not on this page.
+`shift-jax results` writes this page from the two files. Trials of other recipes are in
+`results/trials.csv` and not on this page.
 """
 
 _FIGURES = """\
@@ -69,7 +61,7 @@ _FIGURES = """\
 
 ![Figure 5: accuracy against multiply-accumulates](pictures/figure5.png)
 
-`python -m shift_jax.paper.figures.accuracy` draws Figures 4 and 5.
+`shift-jax accuracy-figures` draws Figures 4 and 5.
 """
 
 _SECTION_4 = """\
@@ -82,9 +74,9 @@ Both figures show the first CSC of `{name}`, which comes with the package:
 
 ![Figure 8: correlations within shift groups](pictures/figure8.png)
 
-`python -m shift_jax.paper.figures.section_4 --weights={name} --output=docs/pictures`
-draws them from the network and 1,000 of CIFAR-100's test images, and writes Section 4.1's redundant
-pairs to [`redundant_pairs.csv`](pictures/redundant_pairs.csv).
+`shift-jax figures --weights={name} --output=docs/pictures` draws them from the
+network and 1,000 of CIFAR-100's test images, and writes Section 4.1's redundant pairs to
+[`redundant_pairs.csv`](pictures/redundant_pairs.csv).
 """
 
 
@@ -133,7 +125,7 @@ def save_page(path: str | os.PathLike[str], page: str) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _weights_beside(path: str, results: Iterable[Result]) -> dict[str, tuple[float, ...]]:
+def _weights_beside(path: str | Path, results: Iterable[Result]) -> dict[str, tuple[float, ...]]:
     """The allocations of rows that are not built in, from the files beside the rows' file."""
     names = {run.allocation for run in results} - {"", *NAMED_ALLOCATIONS}
     weights = {}
@@ -146,16 +138,20 @@ def _weights_beside(path: str, results: Iterable[Result]) -> dict[str, tuple[flo
     return weights
 
 
-def main() -> None:
-    """Reads the flags and writes the page."""
-    cifar100, cifar10 = rows_of_flag(_RESULTS), rows_of_flag(_CIFAR10)
-    weights = _weights_beside(_CIFAR10.value, cifar10) | _weights_beside(_RESULTS.value, cifar100)
-    save_page(_OUTPUT.value, results_page(cifar100, cifar10, weights))
-    print(f"{_OUTPUT.value}: {len(cifar100)} runs on CIFAR-100, {len(cifar10)} on CIFAR-10.")
+def write_page(output: Path, cifar100: Path | None = None, cifar10: Path | None = None) -> None:
+    """Writes the page and prints how many runs it has.
 
+    Args:
+      output: the page.
+      cifar100: the sweep's results file; default: `CIFAR100`, which may be absent. Beside it are
+        the allocations that are not named ones, NAME.json.
+      cifar10: likewise of CIFAR-10; default: `CIFAR10`.
 
-if __name__ == "__main__":
-    _RESULTS = flags.DEFINE_string("results", "results/cifar100.csv", "Runs on CIFAR-100.")
-    _CIFAR10 = flags.DEFINE_string("cifar10", "results/cifar10.csv", "Runs on CIFAR-10.")
-    _OUTPUT = flags.DEFINE_string("output", "docs/results.md", "The page to write.")
-    sys.exit(cli.run(main))
+    Raises:
+      InputError: a file that is not there, is damaged or cannot be written.
+    """
+    runs, runs_10 = rows_of_file(cifar100, CIFAR100), rows_of_file(cifar10, CIFAR10)
+    weights = _weights_beside(cifar10 or CIFAR10, runs_10)
+    weights |= _weights_beside(cifar100 or CIFAR100, runs)
+    save_page(output, results_page(runs, runs_10, weights))
+    print(f"{output}: {len(runs)} runs on CIFAR-100, {len(runs_10)} on CIFAR-10.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -101,8 +102,8 @@ class TrainedModel:
     def __init__(
         self,
         source: Path | WeightRecord,
-        data_dir: str | None = None,
-        pairs_file: str | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        pairs_file: str | os.PathLike[str] | None = None,
         overrides: Mapping[str, object] | None = None,
     ):
         self.metrics: dict[str, float] = {}
@@ -115,6 +116,7 @@ class TrainedModel:
             self.metrics = read_manifest(source)["metrics"]
         self.config = ConfigDict(config)
         if data_dir is not None:
+            data_dir = os.fspath(data_dir)
             if "verification" in self.config:
                 self.config.verification.data_dir = data_dir
             else:
@@ -125,7 +127,7 @@ class TrainedModel:
                     f"{name} is of the task {self.config.task!r}, which compares no pairs: "
                     "leave out --pairs_file."
                 )
-            self.config.verification.pairs_file = pairs_file
+            self.config.verification.pairs_file = os.fspath(pairs_file)
         _override(self.config, overrides or {})
         if not self.config.task:
             raise InputError(
@@ -160,15 +162,15 @@ def _override(config: ConfigDict, overrides: Mapping[str, object]) -> None:
 
 def evaluate_and_report(
     *,
-    workdir: str | None = None,
-    checkpoint: str | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     weights: str | None = None,
     which: str = "latest",
     split: str | None = None,
-    data_dir: str | None = None,
-    pairs_file: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    pairs_file: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, object] | None = None,
-    output: str | None = None,
+    output: str | os.PathLike[str] | None = None,
 ) -> dict:
     """Evaluates one checkpoint or shipped network, prints its metrics and writes them as JSON.
 

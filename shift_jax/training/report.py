@@ -1,25 +1,16 @@
-"""The results of a classification run: a short table and a picture.
-
-    python -m shift_jax.training.report --workdir=runs/quickstart
-
-prints train and test top-1, parameters, MACs and paths, and draws report.png with the training
-curves and a dozen test images with their predictions.
-"""
+"""The results of a classification run: a short table and a picture."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from absl import flags
 
 from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.files import output_file
-from shift_jax.training import cli
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.runs.history import read_history
 
@@ -138,13 +129,3 @@ def _draw_examples(axes: list[Axes], trained: TrainedModel) -> None:
         right = prediction == element["label"]
         title = names[prediction] if right else f"{names[prediction]}, is {names[element['label']]}"
         ax.set_title(title, fontsize=10, color="black" if right else _WRONG_COLOR)
-
-
-def main() -> None:
-    """Reads the flag and reports."""
-    report(Path(_WORKDIR.value))
-
-
-if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
-    sys.exit(cli.run(main))

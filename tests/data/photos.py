@@ -22,6 +22,20 @@ def encoded(image, format="JPEG", **options):
     return file.getvalue()
 
 
+def write_photo(path, size=(5, 5), seed=0):
+    """Writes a photo of random pixels, the smallest by default: it is quickest to compile for."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels_of(path):
+    """The pixels in an image file."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def write_folder(root, split="train", per_class=4):
     """Fills root/split with class folders of different crops of the two photos."""
     for number, photo in enumerate(photos()):

@@ -2,15 +2,15 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from absl import flags
 
 from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.models import create_model, model_record
 from shift_jax.paper.results_page import results_page, save_page
-from shift_jax.paper.sweep.network_runs import rows_of_flag
+from shift_jax.paper.sweep.network_runs import rows_of_file
 from shift_jax.paper.sweep.networks import NetworkSpec
 from shift_jax.paper.sweep.results_file import append_results, read_results
 from tests.conftest import REPOSITORY
@@ -58,7 +58,7 @@ def test_command(tmp_path, page):
     (tmp_path / "diagonal.json").write_text(json.dumps(diagonal))
     target = tmp_path / "results.md"
     target.write_text("old")
-    command = [sys.executable, "-m", "shift_jax.paper.results_page", f"--output={target}"]
+    command = [sys.executable, "-m", "shift_jax.commands.results", f"--output={target}"]
     command += [f"--results={tmp_path / '100.csv'}", f"--cifar10={tmp_path / '10.csv'}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -71,19 +71,15 @@ def test_command(tmp_path, page):
 
 def test_only_the_default_file_may_be_absent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = flags.FlagValues()
-    holder = flags.DEFINE_string("results", "results/r.csv", "", flag_values=values)
-    values(["command"])
-    assert rows_of_flag(holder) == []
-    values(["command", "--results=none.csv"])
-    with pytest.raises(InputError, match="--results=none.csv does not exist"):
-        rows_of_flag(holder)
+    assert rows_of_file(None, "results/r.csv") == []
+    with pytest.raises(InputError, match="none.csv does not exist"):
+        rows_of_file(Path("none.csv"), "results/r.csv")
 
 
 def test_the_page_in_the_docs_is_what_the_command_writes(tmp_path):
-    """After new rows run `python -m shift_jax.paper.results_page`."""
+    """After new rows run `shift-jax results`."""
     target = tmp_path / "results.md"
-    command = [sys.executable, "-m", "shift_jax.paper.results_page", f"--output={target}"]
+    command = [sys.executable, "-m", "shift_jax.commands.results", f"--output={target}"]
     subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
     assert target.read_text() == (REPOSITORY / "docs" / "results.md").read_text()
 

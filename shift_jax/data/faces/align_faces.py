@@ -1,24 +1,4 @@
-"""Finds the faces in a folder of photos with MTCNN and writes them aligned.
-
-    python -m shift_jax.data.faces.align_faces SRC DST --image_size=160
-
-SRC may hold folders to any depth, as SRC/NAME/NAME_0001.jpg or SRC/NAME/VIDEO/0.jpg. DST gets the
-same names, ending in .jpg: square colour JPEGs of quality 95 with eyes, nose and mouth at fixed
-places. JPEG, since an aligned face is a third as large as in PNG and as quickly read as any. Of two
-photos whose names differ in the ending only, the second gets its whole name, as in b.png.jpg.
-
---face=largest or most_central: which of several faces.
---no_face=skip: what to do with photos without a face; centre_crop takes their central square.
---min_confidence=0.9: how sure MTCNN must be of a face, above 0 and below 1.
-
-DST/align_report.csv tells what became of each photo: aligned, cropped, no_face or unreadable, the
-number of faces, the confidence and the distance between the eyes. The same command goes on where it
-was stopped: aligned photos are left as they are; those without a face are tried again only with
---no_face=centre_crop or a lower --min_confidence; unreadable ones always.
-
-One process uses little more than one core: start several, on SRC/A and DST/A, SRC/B and DST/B. The
-environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, and makes TensorFlow talk.
-"""
+"""Finds the faces in a folder of photos and writes them aligned."""
 
 from __future__ import annotations
 
@@ -45,17 +25,11 @@ from shift_jax.data.faces.align_report import (
     as_bad_folder,
 )
 from shift_jax.data.faces.alignment import align_chosen, read_upright
-from shift_jax.data.faces.detector import CHOICES, MIN_CONFIDENCE, FaceDetector
+from shift_jax.data.faces.detector import CHOICES, FaceDetector
 from shift_jax.data.sources.identities import image_paths
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_file
 
-_OPTIONS = {
-    "image_size": "160",
-    "face": "largest",
-    "no_face": "skip",
-    "min_confidence": str(MIN_CONFIDENCE),
-}
 _SIZES = range(16, 2049)
 _QUALITY = 95
 _REASON_LENGTH = 200
@@ -238,37 +212,8 @@ def _check_unknown(outputs: Iterable[pathlib.Path]) -> None:
             )
 
 
-def main(arguments: list[str]) -> None:
-    """Aligns the folder that the command line names."""
-    from shift_jax.models.arguments import split_options
-
-    folders, options = split_options(arguments, _OPTIONS, __doc__)
-    if len(folders) != 2:
-        raise InputError(
-            "Name a folder of photos and one for the aligned faces: "
-            "python -m shift_jax.data.faces.align_faces SRC DST --image_size=160."
-        )
-    check_choice("no_face", options["no_face"], ("skip", "centre_crop"))
-    rows = align_folder(
-        *folders,
-        _number(options, "image_size", int),
-        FaceDetector(_number(options, "min_confidence", float)),
-        face=options["face"],
-        crop_without_face=options["no_face"] == "centre_crop",
-    )
-    print(_summary(rows, folders[1]))
-
-
-def _number(options: dict, name: str, kind: type) -> float:
-    try:
-        return kind(options[name])
-    except ValueError as error:
-        raise InputError(
-            f"--{name}={options[name]} is no number: expected, say, --{name}={_OPTIONS[name]}."
-        ) from error
-
-
-def _summary(rows: list[Row], target: str) -> str:
+def summary(rows: list[Row], target: str | os.PathLike[str]) -> str:
+    """Returns how many photos became what, and why the first ones could not be read."""
     counts = {
         status: sum(row.status == status for row in rows)
         for status in (ALIGNED, CROPPED, NO_FACE, UNREADABLE)
@@ -283,11 +228,3 @@ def _summary(rows: list[Row], target: str) -> str:
         lines.append(f"unreadable: {row.path} ({row.reason})")
     lines.append(f"each photo is in {os.path.join(target, FILE_NAME)}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    from functools import partial
-
-    from shift_jax.training import cli
-
-    sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))

@@ -1,31 +1,23 @@
 """Figures 4 and 5: accuracy on CIFAR-100 against parameters and against multiply-accumulates.
 
-    python -m shift_jax.paper.figures.accuracy --results=results/cifar100.csv \\
-        --output=docs/pictures
-
-draws figure4.png and figure5.png: the paper's networks in gray, ours in color, and beside them a
-panel for each shorter schedule. Both use our counts. Figure 5 uses true MACs, whereas the paper's
-counter takes every convolution of a block at the block's input resolution.
+The paper's networks are gray, ours in color, and beside them is a panel for each shorter schedule.
+Both use our counts. Figure 5 uses true MACs, whereas the paper's counter takes every convolution of
+a block at the block's input resolution.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from absl import flags
-
 from shift_jax.errors import InputError
 from shift_jax.paper.figures.curves import EXPANSIONS, Curve, Point, our_curves, paper_curves
 from shift_jax.paper.figures.pictures import save_picture
-from shift_jax.paper.sweep.network_runs import rows_of_flag
 from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.paper.tables.published import DEPTHS
-from shift_jax.training import cli
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -247,14 +239,3 @@ def draw_both(results: Sequence[Result], folder: Path) -> None:
     for name, quantity in (("figure4.png", "params"), ("figure5.png", "macs")):
         save_figure(folder / name, [*paper_curves(), *curves], quantity)
         print(folder / name)
-
-
-def main() -> None:
-    """Reads the flags and draws."""
-    draw_both(rows_of_flag(_RESULTS), Path(_OUTPUT.value))
-
-
-if __name__ == "__main__":
-    _RESULTS = flags.DEFINE_string("results", "results/cifar100.csv", "The sweep's results file.")
-    _OUTPUT = flags.DEFINE_string("output", "docs/pictures", "Folder for the pictures.")
-    sys.exit(cli.run(main))

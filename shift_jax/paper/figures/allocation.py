@@ -1,22 +1,14 @@
 """Shift allocations from the contributions of a trained network (Section 4).
 
-    python -m shift_jax.paper.figures.allocation --workdir=runs/shiftresnet20-9 \\
-        --output=results/from_contributions.json
-
-writes {"name": "from_contributions", "direction_weights": [...]}: the mean contribution of each of
-the five strongest directions and 0 for the others; --keep=3 keeps three. The sweep trains a network
-with it as --models=shiftresnet20-3@results/from_contributions.json, and the page of results finds
-it there. `shiftresnet20(direction_weights=...)` and the other ShiftResNets take the weights.
+`shiftresnet20(direction_weights=...)` and the other ShiftResNets take the weights.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.ops import allocate_offsets
@@ -79,6 +71,43 @@ def weights_from_contributions(
     return tuple(weights.tolist())
 
 
+def write_allocation(
+    output: Path, name: str, *, workdir: Path | None, weights: str | None, keep: int
+) -> None:
+    """Writes the allocation of a network's contributions as JSON, and prints it.
+
+    Args:
+      output: the file, {"name": NAME, "direction_weights": [...]}; it ends in .json.
+      name: of the allocation; none that a built-in one has.
+      workdir: folder of a run.
+      weights: name of a shipped network instead.
+      keep: see `weights_from_contributions`.
+
+    Raises:
+      InputError: a bad name, network or file, or what `weights_from_contributions` refuses.
+    """
+    from shift_jax.paper.figures.trained_network import trained_network
+
+    check_allocation_name(name)
+    if output.suffix != ".json":
+        raise InputError(
+            f"{output} does not end in .json, by which the sweep knows an allocation's file: give "
+            "another --output."
+        )
+    network = trained_network(workdir, weights)
+    contributions = channel_contributions(network.model, network.variables, network.image_shape)
+    direction_weights = weights_from_contributions(contributions, keep)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, {"name": name, "direction_weights": direction_weights})
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}): give another --output."
+        ) from error
+    print(_maps(direction_weights, contributions[0].kernel_size))
+    print(f"written to {output}")
+
+
 def _maps(weights: Sequence[float], kernel_size: int) -> str:
     """The weights as a square, and beside it how many channels of some widths they get."""
     columns = [("weight of a direction", [f"{weight:.3f}" for weight in weights])]
@@ -93,42 +122,3 @@ def _maps(weights: Sequence[float], kernel_size: int) -> str:
         width = max(len(title), len(rows[0]))
         blocks.append([line.ljust(width) for line in (title, *rows)])
     return "\n".join("   ".join(lines).rstrip() for lines in zip(*blocks, strict=True))
-
-
-def main() -> None:
-    """Reads the flags and writes the allocation."""
-    from shift_jax.paper.figures.trained_network import trained_network
-
-    check_allocation_name(_NAME.value)
-    output = Path(_OUTPUT.value)
-    if output.suffix != ".json":
-        raise InputError(
-            f"{output} does not end in .json, by which the sweep knows an allocation's file: give "
-            "another --output."
-        )
-    network = trained_network(_WORKDIR.value, _WEIGHTS.value)
-    contributions = channel_contributions(network.model, network.variables, network.image_shape)
-    weights = weights_from_contributions(contributions, _KEEP.value)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, {"name": _NAME.value, "direction_weights": weights})
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written ({error.strerror}): give another --output."
-        ) from error
-    print(_maps(weights, contributions[0].kernel_size))
-    print(f"written to {output}")
-
-
-if __name__ == "__main__":
-    # Here, because sweeps take names of allocations where not all that commands need is installed.
-    from shift_jax.training import cli
-
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
-    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
-    _KEEP = flags.DEFINE_integer("keep", 5, "How many of the strongest directions keep channels.")
-    _NAME = flags.DEFINE_string("name", "from_contributions", "Of the allocation.")
-    _OUTPUT = flags.DEFINE_string(
-        "output", None, "JSON file, such as results/NAME.json.", required=True
-    )
-    sys.exit(cli.run(main))

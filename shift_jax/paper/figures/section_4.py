@@ -1,22 +1,17 @@
 """Figures 7 and 8 for any trained shift network, and Section 4.1's list of redundant channels.
 
-    python -m shift_jax.paper.figures.section_4 --workdir=runs/shiftresnet20-9
-    python -m shift_jax.paper.figures.section_4 --weights=shiftresnet20.digits --output=DIR
-
-draws figure7.png (the contributions of one module's channels and directions) and figure8.png (the
-correlations of its channels on test images), and writes redundant_pairs.csv. The module is the
-first one with as many output as input channels; --module=group1_block2 names another.
+Figure 7 has the contributions of one module's channels and directions; Figure 8 has the
+correlations of its channels on test images.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from shift_jax.errors import InputError, positive_int
 from shift_jax.files import replaced_file
@@ -34,8 +29,7 @@ from shift_jax.paper.figures.correlations import (
     shifted_activations,
 )
 from shift_jax.paper.figures.drawings import save_contributions, save_correlations
-from shift_jax.paper.figures.trained_network import TrainedNetwork, trained_network
-from shift_jax.training import cli
+from shift_jax.paper.figures.trained_network import TrainedNetwork
 
 # With fewer images, or pixels for each channel of a group, chance alone correlates channels.
 _FEW = 100
@@ -146,28 +140,3 @@ def _write_pairs(path: Path, module: ModuleContributions, pairs: list[RedundantP
         rows.writerow((module.layer, names[pair.direction], dy, dx, *cells))
     with replaced_file(path) as temporary:
         temporary.write_text(text.getvalue())
-
-
-def main() -> None:
-    """Reads the flags and draws."""
-    network = trained_network(_WORKDIR.value, _WEIGHTS.value, _DATA_DIR.value)
-    draw_figures(
-        network,
-        Path(_OUTPUT.value or _WORKDIR.value or "."),
-        module=_MODULE.value,
-        split=_SPLIT.value,
-        num_images=_NUM_IMAGES.value,
-        threshold=_THRESHOLD.value,
-    )
-
-
-if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
-    _WEIGHTS = flags.DEFINE_string("weights", None, "Name of a shipped network instead.")
-    _MODULE = flags.DEFINE_string("module", None, "Path of a module, such as group1_block1.")
-    _SPLIT = flags.DEFINE_string("split", None, "Of the images; default: the evaluation split.")
-    _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Spread evenly over the split.")
-    _THRESHOLD = flags.DEFINE_float("threshold", 0.9, "Above it a |correlation| is redundancy.")
-    _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the dataset is.")
-    _OUTPUT = flags.DEFINE_string("output", None, "Folder; default: the run's, or this one.")
-    sys.exit(cli.run(main))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ class TrainedNetwork:
 
 
 def trained_network(
-    workdir: str | None, weights: str | None, data_dir: str | None = None
+    workdir: str | os.PathLike[str] | None,
+    weights: str | None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> TrainedNetwork:
     """Returns the network of a run's newest checkpoint, or one that comes with the package.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from shift_jax.markdown import markdown_table
 from shift_jax.paper.sweep.network_runs import NetworkRuns
 
-SWEEP = "python -m shift_jax.paper.sweep.sweep"
+SWEEP = "shift-jax sweep"
 NOT_RUN = "not run"
 
 _LEFT_ALIGNED = ("Network", "Weights", "Allocation", "Baseline", "Recipe", "Shift")

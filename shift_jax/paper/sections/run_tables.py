@@ -22,7 +22,7 @@ _PAIRED = """\
 Networks of the same size, schedule and seeds: the difference of the means ± the sample standard
 deviation of the differences seed by seed. "uniform" is the paper's allocation; "even" gives the
 channels left over to the first directions and not to the center.
-`python -m shift_jax.paper.figures.allocation` writes the allocation of a trained network.
+`shift-jax allocation` writes the allocation of a trained network.
 """
 _OTHERS = """\
 Runs of other recipes than the authors', or with trained offsets. No other table or figure counts

@@ -53,7 +53,7 @@ def read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no allocation: expected JSON with a name and direction_weights, as "
-            "python -m shift_jax.paper.figures.allocation writes."
+            "shift-jax allocation writes."
         ) from error
     try:
         return check_allocation_name(name), weights

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.results_file import Result, read_results
 from shift_jax.paper.tables.published import families
@@ -52,17 +50,19 @@ class NetworkRuns(NamedTuple):
         return statistics.mean(self.values(field))
 
 
-def rows_of_flag(flag: flags.FlagHolder[str]) -> list[Result]:
-    """Returns the rows of the results file that a flag names; only the default file may be absent.
+def rows_of_file(path: Path | None, default: str) -> list[Result]:
+    """Returns the rows of a results file.
+
+    Args:
+      path: the file; None is the default one, which may be absent.
+      default: the default file.
 
     Raises:
       InputError: the named file does not exist, or is refused by `read_results`.
     """
-    if flag.present and not Path(flag.value).exists():
-        raise InputError(
-            f"--{flag.name}={flag.value} does not exist: name the results file of a sweep."
-        )
-    return read_results(flag.value)
+    if path is not None and not path.exists():
+        raise InputError(f"{path} does not exist: name the results file of a sweep.")
+    return read_results(path or default)
 
 
 def grouped_runs(results: Iterable[Result]) -> list[NetworkRuns]:

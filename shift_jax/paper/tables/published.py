@@ -1,6 +1,6 @@
 """What was published on the networks of Table 5: the paper's accuracies and the authors' re-run.
 
-The networks have the names of `python -m shift_jax.paper.sweep.sweep`: shiftresnet20-3, resnet20,
+The networks have the names of `shift-jax sweep`: shiftresnet20-3, resnet20,
 resnet20-module-1, resnet20-net-3, depthwiseresnet20-3.
 """
 

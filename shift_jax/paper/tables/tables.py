@@ -1,27 +1,15 @@
-"""The paper's tables beside what this package's networks really count.
-
-    python -m shift_jax.paper.tables.tables --table=5 --format=markdown
-
-prints Tables 1-7, 9 and 10, or one of them: the paper's cells as printed, exact parameters and
-multiply-accumulates (the paper's FLOPs), whether the cell is the exact number rounded or truncated,
-and remarks. All accuracies are the paper's.
-"""
+"""The paper's tables beside what this package's networks really count."""
 
 from __future__ import annotations
 
-import gc
 import json
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
-
-from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.markdown import markdown_table, text_table
 from shift_jax.paper.tables import cifar, other
 from shift_jax.paper.tables.parts import Part
-from shift_jax.training import cli
 
 _TABLES: dict[int, Callable[[], list[Part]]] = {
     1: cifar.table_1,
@@ -89,21 +77,3 @@ def _block(part: Part, markdown: bool) -> str:
         lines = [title, text_table(rows)]
         lines += [textwrap.fill(remark, 100) for remark in remarks]
     return "\n".join(lines).rstrip()
-
-
-def main() -> None:
-    """Reads the flags and prints."""
-    parts = paper_tables(None if _TABLE.value is None else [_TABLE.value])
-    if _FORMAT.value == "json":
-        print(as_json(parts))
-    else:
-        print(as_text(parts, markdown=_FORMAT.value == "markdown"))
-
-
-if __name__ == "__main__":
-    _TABLE = flags.DEFINE_integer("table", None, "Number of one table; default: all.")
-    _FORMAT = flags.DEFINE_enum("format", "text", ["text", "markdown", "json"], "Of the output.")
-    # Tracing sixty networks makes objects by the million, and the collector's passes over them a
-    # third of the time; this process ends before they matter.
-    gc.disable()
-    sys.exit(cli.run(main))

@@ -1,20 +1,12 @@
-"""A whole dataset as arrays in memory, from its source or from one file that needs NumPy only.
-
-    python -m shift_jax.training.on_device.arrays --dataset=cifar100 --data_dir=DIR --output=FILE
-
-writes FILE, cifar100.npz for example, for machines without TFDS. DIR is TFDS's folder; without it
-TFDS's default.
-"""
+"""A whole dataset as arrays in memory, from its source or from one file that needs NumPy only."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
 import os
-import sys
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,8 +41,6 @@ _DAMAGE = (
     *(ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error),
 )
-
-_OPTIONS = {"dataset": None, "data_dir": None, "output": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +95,10 @@ class Arrays(NamedTuple):
 
 
 def load_arrays(
-    name: str, *, path: str | os.PathLike[str] | None = None, data_dir: str | None = None
+    name: str,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Arrays:
     """Reads a dataset.
 
@@ -122,6 +115,7 @@ def load_arrays(
     check_choice("dataset", name, DATASETS)
     if path is not None:
         return _read(name, Path(path))
+    data_dir = None if data_dir is None else os.fspath(data_dir)
     splits = [_stacked(load_source(name, split, data_dir=data_dir)) for split in ("train", "test")]
     return Arrays(*splits[0], *splits[1], DATASETS[name].num_classes)
 
@@ -161,7 +155,7 @@ def _stacked(source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read(name: str, path: Path) -> Arrays:
-    advice = "write it again with python -m shift_jax.training.on_device.arrays"
+    advice = "write it again with shift-jax pack-arrays"
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -214,29 +208,3 @@ def _why_unfit(
     if labels.min() < 0 or labels.max() + 1 != dataset.num_classes:
         return f"labels of {labels.min()}..{labels.max()} are not of {dataset.num_classes} classes"
     return ""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Writes the file that the command line names."""
-    from shift_jax.models.arguments import split_options
-
-    words, options = split_options(arguments, _OPTIONS, __doc__)
-    if words or not options["dataset"] or not options["output"]:
-        raise InputError(
-            "Name a dataset and a file: python -m shift_jax.training.on_device.arrays "
-            "--dataset=cifar100 --output=cifar100.npz."
-        )
-    arrays = load_arrays(options["dataset"], data_dir=options["data_dir"])
-    save_arrays(options["output"], arrays)
-    print(
-        f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images are in "
-        f"{options['output']}"
-    )
-
-
-if __name__ == "__main__":
-    from functools import partial
-
-    from shift_jax.training import cli
-
-    sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))

@@ -6,7 +6,6 @@ import os
 import socket
 
 import jax
-from absl import flags
 
 from shift_jax.errors import InputError
 from shift_jax.training.processes.collectives import broadcast_from_process_0
@@ -19,8 +18,19 @@ _SHUTDOWN_TIMEOUT = 60
 _on_abort = None  # Kept from being freed.
 
 
-def initialize_from_flags() -> PeerMonitor | None:
-    """Joins the run's other processes, if `cli`'s flags or the environment say there are some.
+def initialize_from_flags(
+    distributed: str = "auto",
+    *,
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> PeerMonitor | None:
+    """Joins the run's other processes, if the command line's flags or the environment name some.
+
+    Args:
+      distributed: "auto"; "always", whatever the environment says; or "never".
+      coordinator_address, num_processes, process_id: see `initialize_distributed`; all three or
+        none.
 
     Returns:
       The watch over the other processes, or None in a run of one.
@@ -28,13 +38,15 @@ def initialize_from_flags() -> PeerMonitor | None:
     Raises:
       InputError: flags that do not fit together, or processes that cannot be reached.
     """
-    values = flags.FLAGS
     given = {
-        name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
     }
-    mode = values["distributed"].value
     named = [name for name, value in given.items() if value is not None]
-    if mode == "never" or (mode == "auto" and not named and not _environment_has_several()):
+    if distributed == "never" or (
+        distributed == "auto" and not named and not _environment_has_several()
+    ):
         if named:
             raise InputError(f"--{named[0]} needs --distributed=auto or always, and not never.")
         return None

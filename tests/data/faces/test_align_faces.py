@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shift_jax.commands.dispatch import call
 from shift_jax.data.faces import align_faces
 from shift_jax.data.faces.align_faces import align_folder
 from shift_jax.data.faces.align_report import FILE_NAME
@@ -331,14 +332,14 @@ def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
         (["empty", "out"], "empty holds no images; add files ending in"),
         (["in", "out", "--image_size=0"], "image_size is 0; expected .* 16 to 2048"),
         (["in", "out", "--image_size=99999"], "image_size is 99999; expected"),
-        (["in", "out", "--image_size=big"], "--image_size=big is no number: .* --image_size=160"),
-        (["in", "out", "--image_size=160.5"], "--image_size=160.5 is no number"),
+        (["in", "out", "--image_size=big"], "--image_size is 'big', expected a whole number"),
+        (["in", "out", "--image_size=160.5"], "--image_size is '160.5', expected a whole n"),
         (["in", "out", "--image_size"], "'--image_size' has no value"),
         (["in", "out", "--imagesize=160"], "no flag --imagesize: .* mean 'image_size'"),
         (["in", "out", "--face=biggest"], "face is 'biggest', expected 'largest' or 'most_cent"),
         (["in", "out", "--no_face=crop"], "no_face is 'crop', .* Did you mean 'centre_crop'"),
         (["in", "out", "--min_confidence=2"], "min_confidence is 2.0; it must be"),
-        (["in", "out", "--min_confidence=high"], "--min_confidence=high is no number"),
+        (["in", "out", "--min_confidence=high"], "--min_confidence is 'high', expected a number"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, arguments, sentence):
@@ -350,7 +351,7 @@ def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, argument
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     with pytest.raises(InputError, match=sentence):
-        align_faces.main(arguments)
+        call("align-faces", arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -467,7 +468,7 @@ def test_the_command_ends_with_the_counts(source, tmp_path, monkeypatch, capsys)
     fill(source, ["dark.png"], DARK)
     (source / "broken.jpg").write_bytes(b"not an image")
     monkeypatch.setattr(align_faces, "FaceDetector", Detector)
-    align_faces.main([str(source), str(tmp_path / "out"), "--image_size=64"])
+    call("align-faces", [str(source), str(tmp_path / "out"), "--image_size=64"])
     text = capsys.readouterr().out
     assert (
         "6 photos: 4 aligned (1 of them with several faces), 0 cropped, 1 without a face, "
@@ -475,8 +476,9 @@ def test_the_command_ends_with_the_counts(source, tmp_path, monkeypatch, capsys)
     )
     assert "unreadable: broken.jpg (cannot identify image file)" in text
     assert str(tmp_path / "out" / FILE_NAME) in text
-    align_faces.main(
-        [str(source), str(tmp_path / "out"), "--image_size=64", "--no_face=centre_crop"]
+    call(
+        "align-faces",
+        [str(source), str(tmp_path / "out"), "--image_size=64", "--no_face=centre_crop"],
     )
     assert (
         "4 aligned (1 of them with several faces), 1 cropped, 0 without" in capsys.readouterr().out
@@ -496,7 +498,7 @@ def test_real_faces_by_the_real_command(shared_data, tmp_path):
     fill(tmp_path / "in", ["flower.jpg"], photos()[1])
 
     def run(*arguments):
-        command = [sys.executable, "-m", "shift_jax.data.faces.align_faces", *arguments]
+        command = [sys.executable, "-m", "shift_jax.commands.align_faces", *arguments]
         return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
     done = run(tmp_path / "in", tmp_path / "out", "--image_size=112")

@@ -200,7 +200,7 @@ def test_refuses(tmp_path):
 def test_one_command_draws_both(tmp_path):
     append_result(tmp_path / "r.csv", run("resnet20", None, 66.0, params=278_324))
     folder = tmp_path / "docs" / "pictures"
-    command = [sys.executable, "-m", "shift_jax.paper.figures.accuracy"]
+    command = [sys.executable, "-m", "shift_jax.commands.accuracy_figures"]
     command += [f"--results={tmp_path / 'r.csv'}", f"--output={folder}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

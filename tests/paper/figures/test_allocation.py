@@ -94,7 +94,7 @@ def test_bad_input():
 
 def test_command(tmp_path):
     def allocate(*arguments):
-        command = [sys.executable, "-m", "shift_jax.paper.figures.allocation", *arguments]
+        command = [sys.executable, "-m", "shift_jax.commands.allocation", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     output = tmp_path / "results" / "from_contributions.json"

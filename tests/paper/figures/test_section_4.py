@@ -274,7 +274,7 @@ def test_few_images_or_pixels(digits):
 
 
 def test_command(tmp_path):
-    command = [sys.executable, "-m", "shift_jax.paper.figures.section_4", f"--weights={DIGITS}"]
+    command = [sys.executable, "-m", "shift_jax.commands.figures", f"--weights={DIGITS}"]
     command += ["--num_images=20", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

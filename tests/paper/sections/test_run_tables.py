@@ -57,13 +57,13 @@ def test_every_run_in_order(page):
 
 def test_commands(page):
     commands = section(page, "## CIFAR-100: commands")
-    sweep = "python -m shift_jax.paper.sweep.sweep --dataset=cifar100"
+    sweep = "shift-jax sweep --dataset=cifar100"
     assert f"{sweep} --models=shiftresnet20-3 --seeds=0,1" in commands
     assert f"{sweep} --models=shiftresnet20-3 --seeds=0,1,2 --epochs=8" in commands
     assert f"{sweep} --models=shiftresnet20-3@cross --seeds=0,1 --epochs=8" in commands
     # Not a name that the sweep knows: a file.
     assert f"{sweep} --models=shiftresnet20-1@results/diagonal.json --seeds=0" in commands
-    assert sum(line.startswith("python") for line in commands) == 14
+    assert sum(line.startswith("shift-jax") for line in commands) == 14
     repeated = section(page, "## CIFAR-10: commands")
     assert "a `--results=` and a `--workdir=` of your own" in repeated[1]
     assert repeated[3:] == [

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from shift_jax.commands.dispatch import call
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep import runner, sweep
 from shift_jax.paper.sweep.jobs import count_network, jobs_left
@@ -19,7 +20,6 @@ from shift_jax.paper.sweep.networks import parse_networks
 from shift_jax.paper.sweep.provenance import device_name
 from shift_jax.paper.sweep.results_file import Result, append_result, read_results
 from shift_jax.paper.sweep.runner import Sweep
-from shift_jax.paper.sweep.sweep import main
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.on_device.arrays import save_arrays
 from shift_jax.training.on_device.in_memory_run import Epoch, NotFiniteError, Trained
@@ -57,7 +57,7 @@ def folder(tmp_path, name="tiny_block-1-2epochs"):
 
 
 def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, capsys):
-    main([*arguments, "--seeds=0,3"])
+    call("sweep", [*arguments, "--seeds=0,3"])
     printed = capsys.readouterr().out
     rows = read_results(tmp_path / "digits.csv")
     assert [(row.model, row.expansion, row.seed, row.epochs) for row in rows] == [
@@ -83,7 +83,7 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
     assert not list(folder(tmp_path).glob("*.npz"))
 
     before = (tmp_path / "digits.csv").read_bytes()
-    main([*arguments, "--seeds=3,0"])
+    call("sweep", [*arguments, "--seeds=3,0"])
     assert "All is trained: see" in capsys.readouterr().out
     assert (tmp_path / "digits.csv").read_bytes() == before
 
@@ -98,7 +98,7 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     )
     for module in (sweep, runner):
         monkeypatch.setattr(module, "time", ticking)
-    main([*arguments, "--seeds=0,3", "--budget_minutes=95"])
+    call("sweep", [*arguments, "--seeds=0,3", "--budget_minutes=95"])
     printed = capsys.readouterr().out
     assert "tiny_block-1 seed 0: saved at step 3, out of time" in printed
     assert "2 left to train:\n  tiny_block-1 seed 0: begun, of unknown length\n" in printed
@@ -112,21 +112,21 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
         *(7000.0, device_name(), "c"),
     )
     append_result(tmp_path / "digits.csv", known)
-    main([*arguments, "--seeds=0", "--budget_minutes=600"])
+    call("sweep", [*arguments, "--seeds=0", "--budget_minutes=600"])
     printed = capsys.readouterr().out
     assert "resuming from epoch 2/2, step 1 of 2, compiling first …" in printed
     assert "epoch 1/2, loss" not in printed and "epoch 2/2, loss" in printed
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [9, 0]
 
     # And what is not, is not where there is not time enough.
-    main([*arguments, "--seeds=3", "--budget_minutes=75"])
+    call("sweep", [*arguments, "--seeds=3", "--budget_minutes=75"])
     printed = capsys.readouterr().out
     assert re.search(r"seed 3: not begun, needs 3500\.. min of 58.3 left", printed)
     assert not (folder(tmp_path) / "seeds-3.npz").exists()
 
 
 def test_a_dry_run_tells_and_does_nothing(arguments, tmp_path, capsys):
-    main([*arguments, "--seeds=0,3", "--dry_run=true"])
+    call("sweep", [*arguments, "--seeds=0,3", "--dry_run=true"])
     assert capsys.readouterr().out == (
         "2 left to train:\n"
         "  tiny_block-1 seed 0: of unknown length\n"
@@ -139,7 +139,7 @@ def test_a_run_that_another_sweep_trains_is_left_out(arguments, tmp_path, capsys
     run = folder(tmp_path) / "seed0"
     run.mkdir(parents=True)
     with workdir_lock(run):
-        main([*arguments, "--seeds=0"])
+        call("sweep", [*arguments, "--seeds=0"])
     printed = capsys.readouterr().out
     assert "tiny_block-1 seed 0: left out. The workdir" in printed and "is in use by" in printed
     assert "1 left to train" in printed
@@ -186,7 +186,7 @@ def test_what_cannot_be_trained_does_not_stop_the_others(arguments, tmp_path, ca
     other.mkdir(parents=True)
     (other / "config.json").write_text('{"seed": 4}')
     with pytest.raises(InputError, match="3 could not be trained"):
-        main([*arguments, "--seeds=0,3,4,5"])
+        call("sweep", [*arguments, "--seeds=0,3,4,5"])
     assert tried == [0, 3, 5]
     first, left = capsys.readouterr().out.split("3 left to train:\n")
     whys = [
@@ -203,7 +203,7 @@ def test_of_a_stack_the_finite_seeds_have_their_rows(arguments, tmp_path, capsys
     stacked(monkeypatch)
     stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds[1:]))
     with pytest.raises(InputError, match="1 could not be trained"):
-        main([*arguments, "--seeds=0,3"])
+        call("sweep", [*arguments, "--seeds=0,3"])
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [3]
     why = "tiny_block-1 seed 0: given up. Its loss is no longer finite.\n"
     assert f"1 left to train:\n  {why}" in capsys.readouterr().out
@@ -219,7 +219,7 @@ def test_seeds_that_do_not_fit_together_train_alone(arguments, tmp_path, capsys,
 
     stub_training(monkeypatch, train)
     with pytest.raises(InputError, match="1 could not be trained"):
-        main([*arguments, "--seeds=0,3"])
+        call("sweep", [*arguments, "--seeds=0,3"])
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
     printed = capsys.readouterr().out
     assert "seeds 0, 3: too large for the device's memory, each trains alone" in printed
@@ -262,7 +262,7 @@ def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, 
 
     stub_training(monkeypatch, train)
     monkeypatch.setattr(runner, "workdir_lock", owner)
-    main([*arguments, "--seeds=0,3,4"])
+    call("sweep", [*arguments, "--seeds=0,3,4"])
     assert tried == [(3, 4)]
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0, 3, 4]
 
@@ -271,10 +271,10 @@ def test_states_that_are_of_no_use_are_told_or_removed(arguments, tmp_path, caps
     stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
     folder(tmp_path).mkdir(parents=True)
     done, other, alone = (folder(tmp_path) / f"seeds-{seeds}.npz" for seeds in ("0", "3-4", "4"))
-    main([*arguments, "--seeds=0"])
+    call("sweep", [*arguments, "--seeds=0"])
     for path in (done, other, alone):
         path.touch()
-    main([*arguments, "--seeds=0,3"])
+    call("sweep", [*arguments, "--seeds=0,3"])
     assert not done.exists() and other.exists() and alone.exists()
     printed = capsys.readouterr().out
     assert (
@@ -294,7 +294,7 @@ def test_a_row_follows_its_run(arguments, tmp_path, monkeypatch):
         append(path, rows)
 
     monkeypatch.setattr(runner, "append_results", append_results)
-    main([*arguments, "--seeds=0"])
+    call("sweep", [*arguments, "--seeds=0"])
     assert order == ["run", "row"]
 
 
@@ -307,7 +307,7 @@ def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
 
     stub_training(monkeypatch, train)
     with pytest.raises(StoppedError, match="SIGTERM at step 5 with its checkpoint saved") as error:
-        main([*arguments, "--seeds=0,3"])
+        call("sweep", [*arguments, "--seeds=0,3"])
     assert error.value.exit_status == 143
 
 
@@ -315,7 +315,7 @@ def test_a_signal_while_a_run_is_written_stops_after_its_row(arguments, tmp_path
     stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
     monkeypatch.setattr(runner, "write_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedError, match="SIGTERM; everything is saved, ") as error:
-        main([*arguments, "--seeds=0,3"])
+        call("sweep", [*arguments, "--seeds=0,3"])
     assert error.value.exit_status == 143
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0]
 
@@ -330,7 +330,7 @@ def test_a_piece_that_would_end_after_the_time_is_not_begun(arguments, monkeypat
         return trained(seeds)
 
     stub_training(monkeypatch, train)
-    main([*arguments, "--seeds=0", "--budget_minutes=1"])
+    call("sweep", [*arguments, "--seeds=0", "--budget_minutes=1"])
 
 
 def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
@@ -340,7 +340,7 @@ def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
     )
     append_result(tmp_path / "digits.csv", row)
     with pytest.raises(InputError, match="row of tiny_block-1 has 12 MACs, but with digits"):
-        main([*arguments, "--seeds=0"])
+        call("sweep", [*arguments, "--seeds=0"])
     # A row of the same allocation's name, but trained with other weights.
     (tmp_path / "digits.csv").unlink()
     network = network._replace(allocation="mine", direction_weights=(1.0, 2.0))
@@ -364,27 +364,27 @@ def test_files_that_cannot_be_used_are_told_before_the_training(arguments, tmp_p
     stub_training(monkeypatch, lambda *_, **__: pytest.fail("It trains."))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="workdir .*file/digits cannot be used"):
-        main([*arguments, f"--workdir={tmp_path / 'file'}"])
+        call("sweep", [*arguments, f"--workdir={tmp_path / 'file'}"])
     with pytest.raises(InputError, match="/proc/x.csv cannot be used"):
-        main([*arguments, "--results=/proc/x.csv"])
+        call("sweep", [*arguments, "--results=/proc/x.csv"])
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--tabel=5"], "no flag --tabel: .*Did you mean 'table'"),
-        (["table=5"], "'table=5' is no flag"),
+        (["table=5"], "Unrecognized arguments: table=5"),
         (["--table=3"], "table is 3, expected"),
-        (["--table=x"], "--table=x is no number above 0: expected, say, --table=5"),
-        (["--epochs=0"], "--epochs=0 is no number above 0: expected, say, --epochs=164"),
-        (["--epochs=1.5"], "--epochs=1.5 is no number"),
-        (["--budget_minutes=-1"], "--budget_minutes=-1 is no number above 0"),
-        (["--seeds=1,x"], "--seeds=1,x: expected different integers"),
-        (["--seeds=1,1"], "--seeds=1,1: expected different integers"),
+        (["--table=x"], "--table is 'x', expected a whole number of at least 1"),
+        (["--epochs=0"], "--epochs is '0', expected a whole number of at least 1"),
+        (["--epochs=1.5"], "--epochs is '1.5', expected a whole number"),
+        (["--budget_minutes=-1"], "--budget_minutes is '-1', expected a number of at least 0"),
+        (["--seeds=1,x"], "--seeds is '1,x', expected different integers"),
+        (["--seeds=1,1"], "--seeds is '1,1', expected different integers"),
         (["--dataset=mnist"], "dataset is 'mnist', expected"),
         (["--dry_run=yes"], "dry_run is 'yes', expected"),
         (["--models=resnet21"], "no network 'resnet21' to train"),
-        (["--models="], "--models= has no value: give it one, or leave it out"),
+        (["--models="], "--models= has no value: give one, or leave it out"),
         (["--budget_minutes="], "--budget_minutes= has no value"),
         (["--seeds="], "--seeds= has no value"),
         (["--results="], "--results= has no value"),
@@ -394,18 +394,16 @@ def test_files_that_cannot_be_used_are_told_before_the_training(arguments, tmp_p
 def test_bad_command_lines_get_one_sentence(flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=sentence) as error:
-        main(flags)
+        call("sweep", flags)
     assert "\n" not in str(error.value)
     assert not any(tmp_path.iterdir())
 
 
 COMMAND = """
 import sys
-from functools import partial
 import tests.training.one_block
-from shift_jax.paper.sweep.sweep import main
-from shift_jax.training import cli
-sys.exit(cli.run(partial(main, sys.argv[1:]), argv=sys.argv[:1]))
+from shift_jax.commands.dispatch import run
+sys.exit(run("sweep"))
 """
 
 

@@ -239,7 +239,7 @@ def test_a_table_without_counts_is_refused(number):
 
 
 def test_the_command():
-    command = [sys.executable, "-m", "shift_jax.paper.tables.tables", "--format=json"]
+    command = [sys.executable, "-m", "shift_jax.commands.tables", "--format=json"]
     done = subprocess.run([*command, "--table=10"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["rows"][0]["params"] == 1974147

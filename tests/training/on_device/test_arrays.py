@@ -4,9 +4,10 @@ import pickle
 import numpy as np
 import pytest
 
+from shift_jax.commands.dispatch import call
 from shift_jax.data import load_source
 from shift_jax.errors import InputError
-from shift_jax.training.on_device.arrays import Arrays, load_arrays, main, save_arrays
+from shift_jax.training.on_device.arrays import Arrays, load_arrays, save_arrays
 
 
 def fake(classes=10, train=20, test=10, side=8, channels=1):
@@ -138,14 +139,14 @@ def test_a_missing_file_and_another_dataset():
 
 def test_the_command_writes_the_file(tmp_path, capsys):
     path = tmp_path / "digits.npz"
-    main(["--dataset=digits", f"--output={path}"])
+    call("pack-arrays", ["--dataset=digits", f"--output={path}"])
     assert "1,437 training and 360 test images" in capsys.readouterr().out
     assert_equal(load_arrays("digits", path=path), load_arrays("digits"))
     with pytest.raises(InputError, match="cannot be written .*: name another file"):
-        main(["--dataset=digits", f"--output={tmp_path / 'none' / 'x.npz'}"])
+        call("pack-arrays", ["--dataset=digits", f"--output={tmp_path / 'none' / 'x.npz'}"])
     for arguments in ([], ["--dataset=digits"], ["digits", "--output=x.npz"]):
         with pytest.raises(InputError, match="Name a dataset and a file"):
-            main(arguments)
+            call("pack-arrays", arguments)
 
 
 @pytest.mark.slow

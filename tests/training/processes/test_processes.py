@@ -12,11 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from shift_jax.errors import InputError
-from shift_jax.training import cli
 from shift_jax.training.loop import train
 from shift_jax.training.processes.distributed import initialize_from_flags
 from shift_jax.training.processes.stopping import StoppedError
@@ -45,14 +42,6 @@ def losses(workdir):
 # Of the flags.
 
 
-@pytest.fixture(scope="module")
-def process_flags():
-    if "coordinator_address" not in flags.FLAGS:
-        cli.define_process_flags()
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-
-
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -75,9 +64,9 @@ def process_flags():
         ({"process_id": 0, "distributed": "never"}, "--process_id needs --distributed=auto or"),
     ],
 )
-def test_flags_that_do_not_fit_together(process_flags, values, sentence):
-    with flagsaver.flagsaver(**values), pytest.raises(InputError, match=re.escape(sentence)):
-        initialize_from_flags()
+def test_flags_that_do_not_fit_together(values, sentence):
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        initialize_from_flags(**values)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +78,8 @@ def test_flags_that_do_not_fit_together(process_flags, values, sentence):
         {"coordinator_address": "127.0.0.1:1", "num_processes": 1, "process_id": 0},
     ],
 )
-def test_one_process_joins_nobody(process_flags, values):
-    with flagsaver.flagsaver(**values):
-        assert initialize_from_flags() is None
+def test_one_process_joins_nobody(values):
+    assert initialize_from_flags(**values) is None
 
 
 def test_bad_flags_end_the_command_with_one_sentence(tmp_path):

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from shift_jax import create_model
+from shift_jax.commands.dispatch import call
 from shift_jax.errors import InputError
 from shift_jax.training.evaluation import evaluate_and_report
 from shift_jax.training.runs import import_weights as import_weights_module
 from shift_jax.training.runs.checkpoints import restore_variables
 from shift_jax.training.runs.import_weights import export_safetensors, import_weights
-from shift_jax.weights import import_torch
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.conftest import REPOSITORY
 from tests.models.small import random_variables, small_model
@@ -60,11 +60,12 @@ def test_eval_takes_the_import(authors_file, tmp_path):
     pixels = np.clip((images * std + mean) * 255, 0, 255).round().astype(np.uint8)
     for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         Image.fromarray(image).save(tmp_path / "photos" / "test" / str(label) / f"{index}.png")
-    import_torch.main(
+    call(
+        "import-weights",
         [
             *(str(authors_file), "--model=shiftresnet20", f"--output={tmp_path / 'run'}"),
             *("--dataset=folder", f"--data_dir={tmp_path / 'photos'}"),
-        ]
+        ],
     )
     metrics = evaluate_and_report(workdir=str(tmp_path / "run"))
     assert metrics["examples"] == len(images)
@@ -204,7 +205,7 @@ def test_refusals_leave_nothing_behind(make, arguments, sentence, authors_file, 
         make(file, marker)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=sentence):
-        import_torch.main([str(file), f"--output={tmp_path / 'run'}", *arguments])
+        call("import-weights", [str(file), f"--output={tmp_path / 'run'}", *arguments])
     assert sorted(tmp_path.iterdir()) == before and not marker.exists()
 
 
@@ -217,7 +218,7 @@ def test_the_output_folder_must_be_new(authors_file, tmp_path):
 
 
 def test_the_command_says_one_sentence_and_fails(tmp_path):
-    command = [sys.executable, "-m", "shift_jax.weights.import_torch", str(tmp_path / "no.pth")]
+    command = [sys.executable, "-m", "shift_jax.commands.import_weights", str(tmp_path / "no.pth")]
     result = subprocess.run(
         [*command, "--model=resnet20", f"--output={tmp_path / 'run'}"],
         capture_output=True,

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command
 
-ROOM = "make room, mend it or choose another place; the same command goes on from what is saved."
+ROOM = "make room, fix it or choose another place; the same command continues from what is saved."
 
 
 def raising(error):

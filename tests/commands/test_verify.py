@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from shift_jax import verify
+from shift_jax.commands import dispatch
 from shift_jax.data.faces.gallery import load_gallery
 from shift_jax.errors import InputError
+from shift_jax.tasks import verifier
+from shift_jax.training import inference
 from shift_jax.training.evaluation import checkpoint_of
+from shift_jax.training.inference import load_verifier
 from shift_jax.training.loop import train
 from tests.tasks.faces import faces_config, write_faces
 
@@ -34,7 +37,7 @@ def gallery(trained, tmp_path_factory):
 
 
 def call(trained, *arguments):
-    verify.main([*arguments, f"--model={trained[1]}", "--aligned=true"])
+    dispatch.call("verify", [*arguments, f"--model={trained[1]}", "--aligned=true"])
 
 
 def test_a_photo_is_the_same_person_as_itself_and_another_place_is_not(trained, capsys):
@@ -74,7 +77,7 @@ def test_a_folder_is_embedded_and_searched(trained, capsys, tmp_path):
 
 def test_batches_and_single_photos_give_the_same_embeddings(trained):
     faces, run = trained
-    verifier = verify.Verifier(run, aligned=True)
+    verifier = load_verifier(run, aligned=True)
     files = sorted(map(str, faces.glob("*/*.png")))
     together, _ = verifier.embed([*files, *files, *files])  # 96: a whole batch and a part.
     assert together.embeddings.shape == (96, 8)
@@ -90,9 +93,18 @@ def test_batches_and_single_photos_give_the_same_embeddings(trained):
         (["a.jpg", "b.jpg"], "There is no photo a.jpg: name an image file"),
         (["a.jpg", "b.jpg", "--face=left"], "face is 'left', expected 'largest' or 'most_central'"),
         (["a.jpg", "b.jpg", "--treshold=1"], "no flag --treshold.*Did you mean 'threshold'"),
-        (["a.jpg", "b.jpg", "--threshold=high"], "threshold is 'high', expected a number"),
-        (["a.jpg", "b.jpg", "--threshold=nan"], "threshold is nan, expected a similarity, -1 to 1"),
-        (["a.jpg", "b.jpg", "--threshold=1.5"], "threshold is 1.5, expected a similarity, -1 to 1"),
+        (
+            ["a.jpg", "b.jpg", "--threshold=high"],
+            "threshold is 'high', expected a similarity from -1 to 1",
+        ),
+        (
+            ["a.jpg", "b.jpg", "--threshold=nan"],
+            "threshold is 'nan', expected a similarity from -1 to 1",
+        ),
+        (
+            ["a.jpg", "b.jpg", "--threshold=1.5"],
+            "threshold is '1.5', expected a similarity from -1 to 1",
+        ),
         (["a.jpg", "b.jpg", "--threshold="], "--threshold= has no value: give one, or leave it"),
         (["a.jpg", "b.jpg", "--output=x.npz"], "--output=x.npz has no use here, since only --emb"),
         (["a.jpg", "b.jpg", "--count=3"], "--count=3 has no use here, since only the faces in"),
@@ -104,9 +116,12 @@ def test_batches_and_single_photos_give_the_same_embeddings(trained):
             "--threshold=0.5 has no use here, since --embed compares no faces: leave it out",
         ),
         (["a.jpg", "--gallery=none.npz"], "none.npz is no file of embeddings .No such file or dir"),
-        (["a.jpg", "--gallery=x.npz", "--count=0"], "count is 0, expected 1 or more"),
+        (
+            ["a.jpg", "--gallery=x.npz", "--count=0"],
+            "count is '0', expected a whole number of at least 1",
+        ),
         (["--embed=nowhere", "--output=x.npz"], "nowhere"),
-        (["--embed=."], "Say where the embeddings shall go: --output=faces.npz"),
+        (["--embed=."], "Say where to write the embeddings: --output=faces.npz"),
     ],
 )
 def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monkeypatch, tmp_path):
@@ -129,7 +144,10 @@ def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monke
     ],
 )
 def test_the_output_is_tried_before_any_photo(trained, output, message, monkeypatch, tmp_path):
-    monkeypatch.setattr(verify, "Verifier", lambda *_, **__: pytest.fail("The network was loaded."))
+    def load(*_, **__):
+        pytest.fail("The network was loaded.")
+
+    monkeypatch.setattr(inference, "load_verifier", load)
     monkeypatch.chdir(tmp_path)
     os.mkdir("folder")
     with pytest.raises(InputError, match=message):
@@ -153,9 +171,9 @@ def test_an_older_gallery_stays_until_the_new_one_is_whole(trained, monkeypatch,
 def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
     trained, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(verify, "_BATCH", 4)
+    monkeypatch.setattr(verifier, "_BATCH", 4)
     taken = []
-    image, embeddings = verify.Verifier.image, verify.Verifier.embeddings
+    image, embeddings = verifier.Verifier.image, verifier.Verifier.embeddings
 
     def counted(self, photo):
         taken[-1] += 1
@@ -168,15 +186,15 @@ def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
         taken.append(0)
         return embeddings(self, images)
 
-    monkeypatch.setattr(verify.Verifier, "image", counted)
-    monkeypatch.setattr(verify.Verifier, "embeddings", embedded)
+    monkeypatch.setattr(verifier.Verifier, "image", counted)
+    monkeypatch.setattr(verifier.Verifier, "embeddings", embedded)
     taken.append(0)
     with pytest.raises(KeyboardInterrupt):
         call(trained, f"--embed={trained[0]}", f"--output={tmp_path / 'faces.npz'}")
     assert taken == [4, 4, 3, "which is finished"]
     assert not os.listdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        verify.main(["--help"])
+        dispatch.call("verify", ["--help"])
     assert not stop.value.code
     assert "stopped before, by Ctrl-C or SIGTERM, it writes nothing" in capsys.readouterr().out
 
@@ -190,8 +208,9 @@ def test_names_that_cannot_be_shown_are_escaped(trained, encoding, monkeypatch, 
     output = os.path.join(tmp_path, os.fsdecode(b"\xe9.npz"))
     out = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
     monkeypatch.setattr(sys, "stdout", out)
-    call(trained, f"--embed={folder}", f"--output={output}")
-    call(trained, photo, f"--gallery={output}")
+    for arguments in ([f"--embed={folder}", f"--output={output}"], [photo, f"--gallery={output}"]):
+        options = [*arguments, f"--model={trained[1]}", "--aligned=true"]
+        assert dispatch.main(["verify", *options]) == 0
     out.flush()
     first, second = out.buffer.getvalue().decode(encoding).splitlines()
     assert first.startswith("1 embedding of 8 numbers written to")
@@ -287,12 +306,12 @@ def test_only_face_networks_verify(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text('{"task": "classification"}')
     with pytest.raises(InputError, match="is a run of the task 'classification', expected one tha"):
-        verify.main(["a.jpg", "b.jpg", f"--model={tmp_path}"])
+        dispatch.call("verify", ["a.jpg", "b.jpg", f"--model={tmp_path}"])
     with pytest.raises(InputError, match="checkpoint"):
-        verify.main(["a.jpg", "b.jpg", f"--model={tmp_path / 'none'}"])
+        dispatch.call("verify", ["a.jpg", "b.jpg", f"--model={tmp_path / 'none'}"])
 
 
 def test_an_unevaluated_checkpoint_has_no_threshold(trained, capsys):
-    verifier = verify.Verifier(trained[1], aligned=True)
+    verifier = load_verifier(trained[1], aligned=True)
     verifier.threshold = None
-    assert "give --threshold" in verify._verdict(verifier, 0.5)
+    assert "give --threshold" in verifier.verdict(0.5)

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
+from shift_jax.commands.count import command_line
+from shift_jax.commands.dispatch import call
 from shift_jax.errors import InputError
-from shift_jax.paper.count import main
 
 
 def count(*arguments):
-    command = [sys.executable, "-m", "shift_jax.paper.count", *arguments]
+    command = [sys.executable, "-m", "shift_jax.commands.count", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -50,8 +51,8 @@ def test_a_mistake_is_one_sentence_and_status_2():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "No model is named"),
-        (["resnet20", "resnet56"], "2 models are named"),
+        ([], "required: model. Name one model, as in shift-jax count shiftnet_a"),
+        (["resnet20", "resnet56"], "Unrecognized arguments: resnet56. Name one model"),
         (["resnet2"], "Did you mean 'resnet20'"),
         (["resnet20", "--format=xml"], "format is 'xml'"),
         (["resnet20", "--image_size=0"], "image_size is '0'"),
@@ -63,11 +64,11 @@ def test_a_mistake_is_one_sentence_and_status_2():
 )
 def test_mistakes(arguments, message):
     with pytest.raises(InputError, match=message):
-        main(arguments)
+        call("count", arguments)
 
 
 def test_csv(capsys):
-    main(["shiftresnet20", "--image_size=32x16", "--format=csv", "--num_classes=10"])
+    call("count", ["shiftresnet20", "--image_size=32x16", "--format=csv", "--num_classes=10"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert rows[0]["output_shape"] == "32×16×16"
     # Half of the square's, and the same classifier.
@@ -75,7 +76,7 @@ def test_csv(capsys):
 
 
 def test_text_is_aligned_and_totalled(capsys):
-    main(["shiftresnet20", "--expansion=3"])
+    call("count", ["shiftresnet20", "--expansion=3"])
     lines = capsys.readouterr().out.splitlines()
     assert " ".join(lines[-1].split()) == (
         "total shiftresnet20 expansion=3 32×32×3 95,642 16,433,792"
@@ -85,7 +86,7 @@ def test_text_is_aligned_and_totalled(capsys):
 
 
 def test_markdown(capsys):
-    main(["shiftresnet20", "--expansion=3", "--format=markdown"])
+    call("count", ["shiftresnet20", "--expansion=3", "--format=markdown"])
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
     assert {line.count("|") for line in lines} == {8}
@@ -106,23 +107,16 @@ def test_markdown(capsys):
         ("__import__('os')", "__import__('os')"),
     ],
 )
-def test_arguments_are_literals_or_text(monkeypatch, text, argument):
-    seen = {}
-
-    def create(name, **arguments):
-        seen.update(arguments)
-        raise InputError("seen")
-
-    monkeypatch.setattr("shift_jax.paper.count.create_model", create)
-    with pytest.raises(InputError, match="seen"):
-        main(["resnet20", f"--given={text}"])
-    assert seen == {"given": argument}
-    assert type(seen["given"]) is type(argument)
+def test_arguments_are_literals_or_text(text, argument):
+    for given in ([f"--dtype={text}"], ["--dtype", text]):
+        found = command_line().parse(["resnet20", *given]).arguments
+        assert found == {"dtype": argument}
+        assert type(found["dtype"]) is type(argument)
 
 
 def test_a_reader_that_has_read_enough():
     """As in `… | head -1`."""
-    command = [sys.executable, "-u", "-m", "shift_jax.paper.count", "shiftresnet20"]
+    command = [sys.executable, "-u", "-m", "shift_jax.commands.count", "shiftresnet20"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""

@@ -122,7 +122,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     assert f"test top-1 {100 * metrics['top1']:.2f} %" in evaluated.stdout
     assert metrics["examples"] == 360
 
-    reported = run("-m", "shift_jax.training.report", f"--workdir={tmp_path}")
+    reported = run("-m", "shift_jax.commands.report", f"--workdir={tmp_path}")
     assert reported.returncode == 0, reported.stderr
     assert re.search(r"^ *test top-1 \d+\.\d\d %$", reported.stdout, re.MULTILINE)
     assert "parameters 95,354" in reported.stdout

@@ -1,6 +1,4 @@
-import errno
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,17 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shift_jax import create_model, load_pretrained, stylize
-from shift_jax.data.decode import photo_files
+from shift_jax import create_model, load_pretrained
+from shift_jax.commands.dispatch import call as call_command
 from shift_jax.errors import InputError
-from shift_jax.models import stylizer, tiled_style
-from shift_jax.models.stylizer import Stylizer, load_style, style_names
-from shift_jax.training import cli
+from shift_jax.models.stylizer import load_style
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights import shipped
 from shift_jax.weights.safetensors_file import sha256, write_safetensors
-from tests.data.photos import photos
+from tests.data.photos import pixels_of, write_photo
 from tests.models.small import quick_jit, random_variables
 
 NAME = "shift_style_transformer"
@@ -53,24 +49,11 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def photo(tmp_path):
-    # The smallest size: nothing here depends on it, and one is quickest to compile.
     return write_photo(tmp_path / "photo.png")
 
 
-def write_photo(path, size=(5, 5), seed=0):
-    path.parent.mkdir(exist_ok=True, parents=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def pixels_of(path):
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
 def call(*arguments):
-    stylize.main([str(each) for each in arguments])
+    call_command("stylize", [str(each) for each in arguments])
 
 
 @pytest.fixture
@@ -146,40 +129,6 @@ def test_a_photo_of_one_pixel(runs, tmp_path):
     np.testing.assert_allclose(pixels_of(tmp_path / "out.png").astype(float), expected, atol=1)
 
 
-def test_large_photos_are_taken_in_tiles(monkeypatch):
-    sizes = []
-
-    def tiled(model, variables, image, tile_size, progress):
-        sizes.append((image.shape, tile_size))
-        return np.full((-(-image.shape[0] // 4) * 4, image.shape[1], 3), 300.0)
-
-    monkeypatch.setattr(stylizer, "stylize_by_tiles", tiled)
-    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 320, 320, 3), 7.0))
-    model = create_model(NAME)
-    automatic, chosen = Stylizer(model, {}), Stylizer(model, {}, tile_size=64)
-    assert (automatic(np.zeros((256, 256, 3), np.uint8)) == 7).all()
-    painted = automatic(np.zeros((257, 256, 3), np.uint8))
-    assert painted.shape == (257, 256, 3) and (painted == 255).all()
-    # A panorama.
-    assert automatic(np.zeros((2, 600_000, 3), np.uint8)).shape == (2, 600_000, 3)
-    chosen(np.zeros((64, 64, 3), np.uint8))
-    chosen(np.zeros((8, 68, 3), np.uint8))
-    assert sizes == [
-        ((321, 320, 3), tiled_style.TILE_SIZE),
-        ((66, 600_064, 3), tiled_style.TILE_SIZE),
-        ((72, 132, 3), 64),
-    ]
-    # A GPU has the memory, and tiles would go to and fro.
-    monkeypatch.setattr(stylizer.jax, "default_backend", lambda: "gpu")
-    assert automatic.takes_whole(1000, 1000) and not automatic.takes_whole(1001, 1000)
-
-
-def test_a_network_that_failed_is_not_painted_with(monkeypatch):
-    monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 72, 72, 3), np.nan))
-    with pytest.raises(InputError, match="colours that are not finite"):
-        Stylizer(create_model(NAME), {})(np.zeros((8, 8, 3), np.uint8))
-
-
 def test_several_styles_make_a_contact_sheet(runs, photo, tmp_path, capsys):
     models = [f"--model={run}" for run in runs]
     call(photo, *models, f"--output={tmp_path / 'sheet.png'}")
@@ -236,38 +185,18 @@ def test_shipped_styles_are_found_by_name(shipped_styles, photo, tmp_path, capsy
         load_style("mosiac")
 
 
-def test_the_styles_of_the_package_paint_a_real_photo():
-    photo = photos()[0][100:324:2, 200:424:2]
-    grey = photo.mean(-1)
-    painted = {name: load_style(name)(photo) for name in style_names()}
-    assert sorted(painted) == ["candy", "mosaic"]
-    for name, picture in painted.items():
-        assert np.corrcoef(picture.mean(-1).ravel(), grey.ravel())[0, 1] > 0.6, name
-        assert np.abs(picture.astype(int) - photo).mean() > 15, name
-        for side in range(4):
-            steps = np.abs(np.diff(np.rot90(picture, side).astype(int), axis=1)).mean((0, 2))
-            # No frame: at the border neighbours differ no more than elsewhere.
-            assert steps[0] < 1.4 * steps[8:-8].mean(), (name, side)
-    difference = painted["candy"].astype(int) - painted["mosaic"]
-    assert np.abs(difference).mean() > 15
-
-
 def test_without_the_extra_for_training(tmp_path):
     photo = write_photo(tmp_path / "photo.png")
     code = (
-        "import resource, runpy, sys\n"
+        "import resource, sys\n"
+        "from shift_jax.commands.dispatch import main\n"
         "for name in ('ml_collections', 'clu', 'grain', 'matplotlib', 'sklearn', 'tensorflow',\n"
         "             'tensorflow_datasets'):\n"
         "    sys.modules[name] = None\n"
-        "sys.argv = ['stylize', *sys.argv[1:]]\n"
-        "try:\n"
-        "    runpy.run_module('shift_jax.stylize', run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert end.code == 0, end.code\n"
+        "assert main(['stylize', *sys.argv[1:]]) == 0\n"
         # A disk with room for ten bytes.
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))\n"
-        "sys.argv[-1] += '.full.png'\n"
-        "runpy.run_module('shift_jax.stylize', run_name='__main__')\n"
+        "sys.exit(main(['stylize', *sys.argv[1:-1], sys.argv[-1] + '.full.png']))\n"
     )
     arguments = [str(photo), "--style=mosaic", f"--output={tmp_path / 'painted.png'}"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -276,130 +205,6 @@ def test_without_the_extra_for_training(tmp_path):
     assert "goes on" not in done.stderr and "Traceback" not in done.stderr
     assert pixels_of(tmp_path / "painted.png").shape == (5, 5, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["painted.png", "photo.png"]
-
-
-class Negative:
-    """Paints like a network that has learned to swap light and dark."""
-
-    layers = 1
-    calls = 0
-
-    def takes_whole(self, height, width):
-        return True
-
-    def __call__(self, pixels, progress=None):
-        Negative.calls += 1
-        return 255 - pixels
-
-
-@pytest.fixture
-def quick_styles(monkeypatch):
-    """Lets every name be a style that costs nothing."""
-    monkeypatch.setattr(stylizer, "load_style", lambda *_: Negative())
-    monkeypatch.setattr(Negative, "calls", 0)
-
-
-def test_the_speed_is_told_of_photos_that_take_time(quick_styles, tmp_path, capsys):
-    large = write_photo(tmp_path / "large.png", (250, 400))
-    call(large, "--style=a", f"--output={tmp_path / 'out.png'}")
-    printed = capsys.readouterr().out
-    assert re.search(r"400×250 pixels in \d+\.\d s, \d+\.\d\d s per megapixel", printed), printed
-    np.testing.assert_array_equal(pixels_of(tmp_path / "out.png"), 255 - pixels_of(large))
-
-
-def test_names_of_any_length(quick_styles, photo, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    longest, too_long = f"{'ö' * 125}o.png", f"{'o' * 252}.png"
-    call(photo, "--style=a", f"--output={longest}")
-    assert pixels_of(tmp_path / longest).shape == (5, 5, 3)
-    for arguments, sentence in [
-        ((photo, f"--output={too_long}"), "cannot be written .File name too long.: name another"),
-        ((too_long, "--output=o.png"), "There is no photo o+"),
-        ((tmp_path, f"--output=../{too_long}"), "cannot be written .File name too long.: name"),
-        ((photo, f"--output={photo}/o.png"), "photo.png/o.png cannot be written .Not a dir"),
-        ((tmp_path, f"--output=../{too_long}/painted"), "The folder of .* does not exist"),
-    ]:
-        with pytest.raises(InputError, match=sentence):
-            call("--style=a", *arguments)
-    with pytest.raises(InputError, match="There is no folder o+.png: name that of a run"):
-        call(photo, f"--model={too_long}", "--output=o.png")
-    assert Negative.calls == 1
-
-
-def test_files_where_folders_are_to_be_written(quick_styles, tmp_path, capsys):
-    frames, output = tmp_path / "frames", tmp_path / "painted"
-    write_photo(frames / "deep" / "a.jpg" / "b.png")
-    write_photo(frames / "c.png")
-    output.mkdir()
-    (output / "mosaic").touch()
-    with pytest.raises(InputError, match=r"painted/mosaic is a file, expected a folder to write"):
-        call(frames, "--style=wave,mosaic", f"--output={output}")
-    assert Negative.calls == 0
-    (output / "deep").mkdir()
-    (output / "deep" / "a.jpg").touch()
-    with pytest.raises(InputError, match="1 of the 2 photos"):
-        call(frames, "--style=wave", f"--output={output}")
-    captured = capsys.readouterr()
-    assert re.search(r"left out: .*a.jpg/b.png cannot be written \(", captured.err)
-    assert (output / "c.png").is_file() and "1 photos, " in captured.out
-
-
-def test_photos_of_kinds_that_are_not_read_are_told_of(quick_styles, tmp_path, capsys):
-    frames = tmp_path / "frames"
-    write_photo(frames / "a.png")
-    for name in ("b.HEIC", "deep/c.heic", "d.nef", "notes.txt", ".e.heic"):
-        (frames / name).parent.mkdir(exist_ok=True)
-        (frames / name).touch()
-    with pytest.raises(InputError, match="3 of the 4 photos in .* were left out"):
-        call(frames, "--style=a", f"--output={tmp_path / 'painted'}")
-    captured = capsys.readouterr()
-    assert "left out: 3 photos of kinds that are not read (.heic, .nef): convert" in captured.err
-    assert "1 photos, 0.0 megapixels" in captured.out
-
-
-def test_a_disk_that_is_full_keeps_back_nothing(quick_styles, tmp_path, monkeypatch, capsys):
-    frames = tmp_path / "frames"
-    for name in ("a.png", "b.png", "d.png"):
-        write_photo(frames / name)
-    (frames / "a.jpg").write_bytes(b"no photo")
-    replace = os.replace
-
-    def full(old, new):
-        if new.name == "b.png":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        replace(old, new)
-
-    monkeypatch.setattr(photo_files.os, "replace", full)
-    sentence = r"painted/b.png cannot be written \(No space left on device\): make room"
-    with pytest.raises(cli.StorageError, match=sentence):
-        call(frames, "--style=a", f"--output={tmp_path / 'painted'}")
-    captured = capsys.readouterr()
-    assert "a.jpg can not be read as an image" in captured.err
-    assert "1 photos, 0.0 megapixels" in captured.out
-    assert [path.name for path in (tmp_path / "painted").iterdir()] == ["a.png"]
-
-
-def test_a_network_that_failed_stops_a_folder_at_once(quick_styles, tmp_path, monkeypatch, capsys):
-    for name in ("a.png", "b.png"):
-        write_photo(tmp_path / "frames" / name)
-
-    def fail(*_):
-        raise InputError("The network makes colours that are not finite.")
-
-    monkeypatch.setattr(Negative, "__call__", fail)
-    with pytest.raises(InputError, match="^wave: The network makes colours that are not finite"):
-        call(tmp_path / "frames", "--style=wave", f"--output={tmp_path / 'painted'}")
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-
-
-def test_a_contact_sheet_too_large_for_its_format_is_refused_first(
-    quick_styles, photo, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(photo_files._LONGEST, "WEBP", 100)
-    with pytest.raises(InputError, match="would be .* pixels long and WEBP holds 100 at most"):
-        call(photo, "--style=a,a_second,a_third", f"--output={tmp_path / 'o.webp'}")
-    assert Negative.calls == 0
 
 
 def test_weights_of_another_network(runs, photo, tmp_path):
@@ -429,7 +234,8 @@ def test_weights_of_another_network(runs, photo, tmp_path):
         (["P", "--style=a", "--output=none/o.png"], "folder of none/o.png does not exist"),
         (["P", "--style=a", "--output=o.doc"], "does not end like an image"),
         (["P", "--style=a", "--output=o.h5"], "does not end like an image"),
-        (["P", "--style", "a", "--output=o.png"], "'--style' has no value: expected --style=VALUE"),
+        (["P", "--output=o.png", "--style"], "'--style' has no value: expected --style=VALUE"),
+        (["P", "--style", "--output=o.png"], "'--style' has no value: expected --style=VALUE"),
         (["P", "--style=a", "--output=P"], "is the photo itself"),
         (["missing.jpg", "--style=a", "--output=o.png"], "There is no photo missing.jpg"),
         (["D", "--style=a", "--output=D"], "is in .* itself"),

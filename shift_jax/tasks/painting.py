@@ -1,4 +1,4 @@
-"""Paints photos and folders of them with style networks; `shift_jax.stylize` is the command."""
+"""Paints photos, and folders of photos, with style networks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shift_jax.errors import InputError
+from shift_jax.errors import STORAGE_ERRORS, InputError, StorageError
 
 if TYPE_CHECKING:
     from shift_jax.data.decode.photo_files import Photo
     from shift_jax.models.stylizer import Stylizer
 
-# Photos of phones and cameras that Pillow does not read, or only a thumbnail in them.
+# Formats of phones and cameras that Pillow does not read, or reads only the thumbnail of.
 _NOT_READ = frozenset([".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3"]) | frozenset(
     [".nef", ".arw", ".orf", ".raf", ".rw2"]
 )
@@ -45,12 +45,40 @@ def stylize_photo(
     return photo._replace(pixels=pixels)
 
 
+def photos_to_paint(source: Path, output: Path) -> list[Path] | None:
+    """Returns the photos in a folder, as seen from there, or None where `source` is one photo.
+
+    Raises:
+      InputError: no such photo or folder, or an `output` that cannot take what is painted.
+    """
+    from shift_jax.data import image_paths
+    from shift_jax.data.decode.photo_files import check_photo_path
+
+    if not os.path.isdir(source):
+        if not os.path.isfile(source):
+            raise InputError(f"There is no photo {source}: name an image file or a folder of them.")
+        check_photo_path(output)
+        if os.path.exists(output) and output.samefile(source):
+            raise InputError(f"--output={output} is the photo itself: name another file.")
+        return None
+    here, there = source.resolve(), output.resolve()
+    if here == there or here in there.parents:
+        raise InputError(
+            f"--output={output} is in {source} itself, where it would be taken for photos the "
+            "next time: name another folder."
+        )
+    if not os.path.isdir(there.parent):
+        raise InputError(f"The folder of --output={output} does not exist: make it.")
+    _check_folder(output)
+    return [Path(path).relative_to(source) for path in image_paths(source)]
+
+
 class Painter(NamedTuple):
-    """What is to be done with each photo.
+    """Paints photos in one or more styles.
 
     Attributes:
       stylizers: the networks by their names.
-      max_size: longest side in pixels that photos are scaled down to, 0 for none.
+      max_size: longest side in pixels that photos are scaled down to; 0 leaves them as they are.
       preserve_color: see `stylize_photo`.
     """
 
@@ -58,8 +86,13 @@ class Painter(NamedTuple):
     max_size: int
     preserve_color: bool
 
-    def one(self, source: Path, output: Path) -> None:
-        """A photo to a photo, or to a contact sheet of several styles."""
+    def paint_photo(self, source: Path, output: Path) -> None:
+        """Paints a photo, or a contact sheet of it in several styles, and prints what it did.
+
+        Raises:
+          InputError: a photo that cannot be read, or an output that cannot be written.
+          StorageError: a disk that failed or is full.
+        """
         from shift_jax.data.decode.photo_files import (
             check_photo_path,
             contact_sheet,
@@ -88,8 +121,18 @@ class Painter(NamedTuple):
         speed = _speed(len(painted) * height * width, seconds)
         print(f"{source}: {width}×{height} pixels{each} in {speed}; written to {output}")
 
-    def folder(self, source: Path, files: Sequence[Path], output: Path) -> None:
-        """Each photo of a folder, to the same name in another one."""
+    def paint_folder(self, source: Path, files: Sequence[Path], output: Path) -> None:
+        """Paints each photo of a folder to the same name in another folder, and prints how many.
+
+        Args:
+          source: the folder.
+          files: its photos, as seen from there.
+          output: folder of the pictures; with several styles, of a folder for each style.
+
+        Raises:
+          InputError: photos that were left out, each with its reason on stderr.
+          StorageError: a disk that failed or is full.
+        """
         import tqdm
 
         from shift_jax.data.decode.photo_files import check_photo_path, open_photo, save_photo
@@ -99,7 +142,7 @@ class Painter(NamedTuple):
         if len(outputs) == 1:
             outputs = dict.fromkeys(outputs, output)
         for folder in outputs.values():
-            check_folder(folder)
+            _check_folder(folder)
         not_read = list(image_names(source, _NOT_READ, nested=True))
         refused, done, pixels, seconds = [], 0, 0, 0.0
         try:
@@ -127,7 +170,7 @@ class Painter(NamedTuple):
                         break
                 else:
                     done += 1
-        finally:  # After hours, what stops it must not keep this back.
+        finally:  # Hours of work are reported even where an error ends them.
             if not_read:
                 endings = ", ".join(sorted({Path(name).suffix.lower() for name in not_read}))
                 refused.append(
@@ -145,7 +188,7 @@ class Painter(NamedTuple):
         if refused:
             raise InputError(
                 f"{total - done} of the {total} photos in {source} were left out, for the reasons "
-                "above: mend or remove them."
+                "above: fix or remove them."
             )
 
     def _painted(self, photo: Photo, name: str, layers: bool = True) -> Photo:
@@ -170,26 +213,24 @@ class Painter(NamedTuple):
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Says in one sentence why `path` cannot be written."""
-    from shift_jax.training import cli
-
     try:
         yield
     except OSError as error:
         said = f"{path} cannot be written ({error.strerror})"
-        if error.errno in cli.STORAGE_ERRORS:
-            raise cli.StorageError(
-                f"{said}: make room, mend the disk or choose another place, and start again."
+        if error.errno in STORAGE_ERRORS:
+            raise StorageError(
+                f"{said}: make room, fix the disk or choose another place, and start again."
             ) from error
         raise InputError(f"{said}: name another --output.") from error
 
 
 def _speed(pixels: int, seconds: float) -> str:
-    """What painting took; that of a few pixels says nothing of a megapixel."""
+    """The time that painting took; a few pixels say nothing about a megapixel."""
     each = f", {seconds / pixels * 1e6:.2f} s per megapixel" if pixels >= 100_000 else ""
     return f"{seconds:.1f} s{each}, compiling included"
 
 
-def check_folder(path: Path) -> None:
+def _check_folder(path: Path) -> None:
     """Raises InputError unless photos can be put into `path`, or into a new folder there."""
     with _writing(path), contextlib.suppress(FileNotFoundError):
         os.lstat(path)

@@ -1,0 +1,48 @@
+"""Draws Figures 4 and 5: accuracy on CIFAR-100 against parameters and MACs.
+
+    shift-jax accuracy-figures --results=results/cifar100.csv --output=docs/pictures
+
+Draws figure4.png and figure5.png: our runs in color, the paper's in gray, and beside them our runs
+of other schedules than the paper's. All are drawn over our counts, and Figure 5 over true MACs; the
+paper's counter takes every convolution of a block at the block's input resolution.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, path
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine("accuracy-figures")
+    line.add_argument(
+        "--results",
+        type=path,
+        metavar="FILE",
+        help="The sweep's results file. Default: results/cifar100.csv, if it is there.",
+    )
+    line.add_argument(
+        "--output",
+        type=path,
+        default=Path("docs/pictures"),
+        metavar="DIR",
+        help="Folder for the pictures.",
+    )
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Draws."""
+    from shift_jax.paper.figures.accuracy import draw_both
+    from shift_jax.paper.sweep.network_runs import rows_of_file
+
+    draw_both(rows_of_file(options.results, "results/cifar100.csv"), options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(run("accuracy-figures"))

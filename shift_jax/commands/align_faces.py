@@ -1,0 +1,81 @@
+"""Finds the faces in a folder of photos with MTCNN and writes them aligned.
+
+    shift-jax align-faces SRC DST --image_size=160
+
+SRC may hold folders to any depth, as SRC/NAME/NAME_0001.jpg or SRC/NAME/VIDEO/0.jpg. DST gets the
+same names, ending in .jpg: square color JPEGs of quality 95 with eyes, nose and mouth at fixed
+places. An aligned face as JPEG is a third as large as PNG and as quick to read as any. Of two
+photos whose names differ in the ending only, the second gets its whole name, as in b.png.jpg.
+
+DST/align_report.csv says what became of each photo: aligned, cropped, no_face or unreadable, the
+number of faces, the confidence and the distance between the eyes. The same command continues where
+it was stopped: aligned photos are left as they are; those without a face are tried again only with
+--no_face=centre_crop or a lower --min_confidence; unreadable ones always.
+
+One process uses little more than one core: start several, on SRC/A and DST/A, SRC/B and DST/B. The
+environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, and makes TensorFlow talk.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, number, path
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine(
+        "align-faces",
+        "Name a folder of photos and one for the aligned faces",
+        "SRC DST --image_size=160",
+    )
+    line.add_argument("source", type=path, metavar="SRC", help="Folder of photos.")
+    line.add_argument("target", type=path, metavar="DST", help="Folder for the aligned faces.")
+    line.add_argument(
+        "--image_size",
+        type=number(int),
+        default=160,
+        metavar="PIXELS",
+        help="Side of the aligned faces.",
+    )
+    line.add_argument(
+        "--face",
+        choices=("largest", "most_central"),
+        default="largest",
+        help="Which face of a photo with several.",
+    )
+    line.add_argument(
+        "--no_face",
+        choices=("skip", "centre_crop"),
+        default="skip",
+        help="What to do with photos without a face; centre_crop takes their central square.",
+    )
+    line.add_argument(
+        "--min_confidence",
+        type=number(float),
+        default=0.9,
+        help="How sure MTCNN must be of a face, above 0 and below 1.",
+    )
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Aligns the faces."""
+    from shift_jax.data.faces.align_faces import FaceDetector, align_folder, summary
+
+    rows = align_folder(
+        options.source,
+        options.target,
+        options.image_size,
+        FaceDetector(options.min_confidence),
+        face=options.face,
+        crop_without_face=options.no_face == "centre_crop",
+    )
+    print(summary(rows, options.target))
+
+
+if __name__ == "__main__":
+    sys.exit(run("align-faces"))

@@ -1,0 +1,235 @@
+"""The command line of every command: argparse, with one sentence for each mistake."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+import os
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from shift_jax.errors import InputError, check_choice, did_you_mean
+
+
+class CommandLine(argparse.ArgumentParser):
+    """What one command takes.
+
+    A flag's value follows after "=" or as the next argument, a flag's name is written in full, and
+    flags and other arguments come in any order. `parse` raises InputError for every mistake.
+
+    Args:
+      name: of the command, whose module's docstring is the help.
+      needs: what the arguments are to name, as "Name two photos and a network".
+      example: arguments that do.
+      takes: what else the command takes: the arguments of the model that its `model` names, as
+        `arguments` of the parsed options; or a config file and overrides, as `config`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        needs: str = "",
+        example: str = "",
+        takes: Literal["", "model arguments", "config"] = "",
+    ):
+        super().__init__(
+            prog=f"shift-jax {name}",
+            description=documentation(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        super().add_argument("-h", "--help", action="help", help="Print this and exit.")
+        self.flags: dict[str, argparse.Action] = {}
+        self._needs = f"{needs}, as in {self.prog} {example}." if needs else ""
+        self._takes = takes
+        if takes == "config":
+            self.add_argument(
+                "--config",
+                required=True,
+                metavar="FILE[:OPTIONS]",
+                help="Config file. --config.FIELD=VALUE overrides a field of it.",
+            )
+
+    def add_argument(
+        self,
+        *names: str,
+        type: Callable[[str], Any] = str,
+        help: str,
+        empty: bool = False,
+        **settings: Any,
+    ) -> argparse.Action:
+        """Adds an argument; see argparse.
+
+        Args:
+          *names: of the flag, or of the positional argument.
+          type: converts the text. It raises `ArgumentTypeError` with what was expected, such as
+            "true or false", or InputError with a whole sentence.
+          help: what the argument means. The default is added to it.
+          empty: whether an empty text is a value, and not a shell's variable that is not set.
+          **settings: as in argparse.
+        """
+        name, choices = names[0], settings.get("choices")
+
+        def convert(text: str) -> Any:
+            if not text and not empty:
+                hint = "give one" if settings.get("required") else "give one, or leave it out"
+                raise RefusedError(f"{name}= has no value: {hint}.")
+            try:
+                if choices:
+                    check_choice(name, text, choices)
+                return type(text)
+            except ArgumentTypeError as expected:
+                raise RefusedError(f"{name} is {text!r}, expected {expected}.") from expected
+            except InputError as error:
+                raise RefusedError(str(error)) from error
+
+        default = settings.get("default")
+        if default not in (None, []):
+            shown = str(default).lower() if isinstance(default, bool) else default
+            help = f"{help} Default: {shown}."
+        help = help.replace("%", "%%")  # argparse formats it.
+        action = super().add_argument(*names, type=convert, help=help, **settings)
+        if name.startswith("-"):
+            self.flags[name] = action
+        return action
+
+    def add_process_flags(self) -> None:
+        """Adds the flags of a command that may run as several processes."""
+        self.add_argument(
+            "--distributed",
+            choices=("auto", "always", "never"),
+            default="auto",
+            help="Whether this process is one of several. auto looks at the three flags below and "
+            "at what SLURM, Open MPI, GKE and JAX_COORDINATOR_ADDRESS say; always lets JAX find "
+            "the others, as on the hosts of a Cloud TPU slice.",
+        )
+        self.add_argument(
+            "--coordinator_address",
+            metavar="HOST:PORT",
+            help="Address of process 0, the same for all.",
+        )
+        self.add_argument(
+            "--num_processes", type=number(int, least=1), help="How many processes there are."
+        )
+        self.add_argument(
+            "--process_id", type=number(int, least=0), help="Number of this process, from 0."
+        )
+
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Returns the options.
+
+        Raises:
+          InputError: a mistake in the arguments.
+          SystemExit: with status 0, after printing the help.
+        """
+        flags, others, words = self._separate(arguments)
+        if any(word.startswith("-") for word in words):
+            words.insert(0, "--")
+        try:
+            options = self.parse_args([*flags, *words])
+        except RefusedError as error:
+            raise InputError(str(error)) from error.__cause__
+        if self._takes == "model arguments":
+            options.arguments = self._model_arguments(options.model, others)
+        elif self._takes == "config":
+            from shift_jax.commands.config_file import load_config
+
+            options.config = load_config(options.config, others)
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError; argparse calls it."""
+        raise InputError(f"{message[0].upper()}{message[1:]}. {self._needs}".strip())
+
+    def _separate(self, arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+        """The command's own flags and the others, as --flag=value each, and what is no flag."""
+        flags, others, words = [], [], []
+        rest = list(arguments)
+        while rest:
+            argument = rest.pop(0)
+            flag, equals, _ = argument.partition("=")
+            if argument == "--":
+                words += rest
+                break
+            if not argument.startswith("-") or argument == "-":
+                words.append(argument)
+                continue
+            if argument in ("-h", "--help"):
+                self.print_help()
+                self.exit()
+            if not flag.startswith("--"):
+                raise InputError(f"{argument!r} is no flag: flags begin with --.")
+            is_override = self._takes == "config" and flag.startswith(("--config.", "--noconfig."))
+            if flag not in self.flags and not is_override and self._takes != "model arguments":
+                raise InputError(
+                    f"There is no flag {flag}: expected {', '.join(self.flags)}."
+                    f"{did_you_mean(flag[2:], [name[2:] for name in self.flags])}"
+                )
+            if not equals and rest and not rest[0].startswith("--"):
+                argument = f"{flag}={rest.pop(0)}"
+            elif not equals and not is_override:  # Overrides of booleans may stand alone.
+                raise InputError(f"{flag!r} has no value: expected {flag}=VALUE.")
+            (flags if flag in self.flags else others).append(argument)
+        return flags, others, words
+
+    def _model_arguments(self, model: str | None, texts: Sequence[str]) -> dict[str, Any]:
+        from shift_jax.config import literal
+        from shift_jax.models.registry import check_arguments
+
+        pairs = (text.removeprefix("--").partition("=") for text in texts)
+        arguments = {key: literal(value) for key, _, value in pairs}
+        if model is not None:
+            own = [flag[2:] for flag in self.flags]
+            check_arguments(model, [key for key in arguments if key != "num_classes"], own)
+        return arguments
+
+
+class RefusedError(Exception):
+    """A mistake in one argument. Not a ValueError: argparse would print a sentence of its own."""
+
+
+def documentation(name: str) -> str:
+    """Returns the docstring of a command's module, from its source: python -OO leaves it out."""
+    module = Path(__file__).with_name(f"{name.replace('-', '_')}.py")
+    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+def path(text: str) -> Path:
+    """A path, in which ~ is the home folder."""
+    return Path(os.path.expanduser(text))
+
+
+def boolean(text: str) -> bool:
+    """Reads "true" or "false"."""
+    if text not in ("true", "false"):
+        raise ArgumentTypeError("true or false")
+    return text == "true"
+
+
+def number(
+    kind: type[int] | type[float],
+    least: float = -math.inf,
+    most: float = math.inf,
+    meaning: str = "",
+) -> Callable[[str], float]:
+    """Returns what reads a number from `least` to `most`, which `meaning` names in the sentence."""
+    expected = meaning or ("a whole number" if kind is int else "a number")
+    if math.isfinite(most):
+        expected += f" from {least:g} to {most:g}"
+    elif math.isfinite(least):
+        expected += f" of at least {least:g}"
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or math.isinf(value):
+            raise ArgumentTypeError(expected)
+        return value
+
+    return convert

@@ -1,0 +1,108 @@
+"""Paints a photo, or every photo in a folder, in the style that a network has learned.
+
+    shift-jax stylize photo.jpg --style=mosaic --output=painted.jpg
+    shift-jax stylize photo.jpg --model=runs/mosaic --output=painted.png
+    shift-jax stylize photo.jpg --style=mosaic,candy --output=sheet.jpg
+    shift-jax stylize frames/ --style=mosaic --output=painted_frames/
+
+With several styles (--style=a,b, or --style and --model more than once), a photo becomes a contact
+sheet, and a folder a folder for each style.
+
+The images of a folder, those in folders below it too, keep their names; the frames of a video can
+be such a folder. Those that cannot be read, .heic and cameras' raw files among them, are left out
+and listed at the end, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, boolean, path
+from shift_jax.errors import InputError
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine("stylize")
+    line.add_argument("photo", type=path, nargs="*", help="The photo, or a folder of photos.")
+    line.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME …]",
+        help="Styles that come with the package; --style=? lists them.",
+    )
+    line.add_argument(
+        "--model",
+        type=path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="Folder of a run, whose newest checkpoint is taken, or of one checkpoint.",
+    )
+    line.add_argument("--output", type=path, metavar="PATH", help="The file or folder to write.")
+    line.add_argument(
+        "--max_size",
+        type=_pixels(1),
+        default=0,
+        metavar="PIXELS",
+        help="Scale photos down first, to a longer side of at most so many pixels; 0 keeps them.",
+    )
+    line.add_argument(
+        "--preserve_color",
+        type=boolean,
+        default=False,
+        metavar="{true,false}",
+        help="Keep the photo's colors (Cb and Cr of YCbCr) and take only the lightness (Y).",
+    )
+    line.add_argument(
+        "--tile_size",
+        type=_pixels(16),  # Smaller tiles would be mostly halo.
+        default=0,
+        metavar="PIXELS",
+        help="Paint photos with a longer side in tiles of this size. 0 means tiles of 256 for "
+        "photos of more than 65,536 pixels on a CPU and of more than a million elsewhere. The "
+        "picture is the same but for rounding.",
+    )
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Paints."""
+    from shift_jax.models.stylizer import style_names
+    from shift_jax.tasks.painting import Painter, photos_to_paint
+    from shift_jax.training.inference import load_stylizers
+
+    if "?" in options.style:
+        print("\n".join(style_names()))
+        return
+    if len(options.photo) != 1 or not (options.style or options.model) or not options.output:
+        raise InputError(
+            "Name one photo or a folder of photos, a style, and what to write, as in shift-jax "
+            "stylize photo.jpg --style=NAME (or --model=DIR) --output=painted.jpg."
+        )
+    (source,) = options.photo
+    files = photos_to_paint(source, options.output)
+    styles = [name for each in options.style for name in each.split(",")]
+    stylizers = load_stylizers(styles, options.model, options.tile_size)
+    painter = Painter(stylizers, options.max_size, options.preserve_color)
+    if files is None:
+        painter.paint_photo(source, options.output)
+    else:
+        painter.paint_folder(source, files, options.output)
+
+
+def _pixels(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or 0 < int(text) < least:
+            raise ArgumentTypeError(f"a number of pixels of at least {least}, or 0")
+        return int(text)
+
+    return convert
+
+
+if __name__ == "__main__":
+    sys.exit(run("stylize"))

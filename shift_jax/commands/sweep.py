@@ -1,0 +1,130 @@
+"""Trains the networks of a table of the paper, as many as time allows.
+
+    shift-jax sweep --table=5 --dataset=cifar100 --budget_minutes=60
+
+Goes through Table 1, 2, 4 or 5 in the order of importance; Figures 4 and 5 show Table 5. Each
+finished run is a row of --results, and what has a row is never trained again. The same command
+continues where it was stopped or killed or ran out of time: from the last saved epoch of the
+network begun, on a CPU from its last two minutes.
+
+A network that cannot be trained does not stop the others; the status is then 2 and not 0. On a GPU
+the seeds of a network train at the same time, or one by one where its memory does not suffice for
+all; on a CPU all networks come with their first seed first.
+
+On a CPU under Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment saves a tenth of the
+time. Several such commands at the same time, on a core or a GPU each, train different networks:
+taskset -c 0 shift-jax sweep …, taskset -c 1 shift-jax sweep …
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, boolean, number, path
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine("sweep")
+    line.add_argument("--table", type=number(int, 1), default=5, help="Of the paper: 1, 2, 4 or 5.")
+    line.add_argument(
+        "--models",
+        metavar="NAME[,NAME …]",
+        help="These in place of a table, in this order: shiftresnet20-3, resnet20-module-1, "
+        "shiftresnet20-3@cross, shiftresnet20-3@alloc.json; @ names an allocation, see shift-jax "
+        "allocation.",
+    )
+    line.add_argument(
+        "--dataset",
+        choices=("digits", "cifar10", "cifar100"),
+        default="cifar100",
+        help="digits is for trying the sweep.",
+    )
+    line.add_argument("--data_dir", type=path, metavar="DIR", help="TFDS's folder.")
+    line.add_argument(
+        "--arrays",
+        type=path,
+        metavar="FILE",
+        help="The dataset as arrays, from shift-jax pack-arrays, in place of --data_dir.",
+    )
+    line.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="SEED[,SEED …]",
+        help="Without it 0,1,2 for networks of depth 20 and 0 for the others.",
+    )
+    line.add_argument(
+        "--epochs",
+        type=number(int, 1),
+        default=164,
+        help="Of the schedule; fewer keep the recipe's proportions.",
+    )
+    line.add_argument(
+        "--budget_minutes",
+        type=number(float, 0),
+        default=math.inf,
+        metavar="MINUTES",
+        help="After them the sweep saves and ends. It does not begin a network that would take "
+        "longer than what remains, as far as the rows of this device tell.",
+    )
+    line.add_argument(
+        "--results",
+        type=path,
+        metavar="FILE",
+        help="CSV file, to which several sweeps may write at the same time. Without it "
+        "results/DATASET.csv.",
+    )
+    line.add_argument(
+        "--workdir",
+        type=path,
+        default=Path("runs/sweep"),
+        metavar="DIR",
+        help="What is saved; eval takes the folder of a finished run in it. Sweeps that share it "
+        "do not train the same network.",
+    )
+    line.add_argument(
+        "--dry_run",
+        type=boolean,
+        default=False,
+        metavar="{true,false}",
+        help="Only say what would be trained.",
+    )
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Runs the sweep."""
+    from shift_jax.paper.sweep.networks import parse_networks, table_networks
+    from shift_jax.paper.sweep.sweep import run_sweep
+
+    names = options.models and options.models.split(",")
+    run_sweep(
+        options.dataset,
+        parse_networks(names) if names else table_networks(options.table),
+        seeds=options.seeds,
+        epochs=options.epochs,
+        budget_minutes=options.budget_minutes,
+        results=options.results or Path(f"results/{options.dataset}.csv"),
+        workdir=options.workdir,
+        arrays=options.arrays,
+        data_dir=options.data_dir,
+        dry_run=options.dry_run,
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(map(int, text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ArgumentTypeError("different integers from 0 to 2**32 - 1, as in 0,1,2")
+    return seeds
+
+
+if __name__ == "__main__":
+    sys.exit(run("sweep"))

@@ -1,0 +1,48 @@
+"""Prints the paper's tables beside what this package's networks really count.
+
+    shift-jax tables --table=5 --format=markdown
+
+Prints Tables 1-7, 9 and 10, or one of them: the paper's cells as printed, exact parameters and
+multiply-accumulates (the paper's FLOPs), whether the cell is the exact number rounded or
+truncated, and remarks. Accuracies are the paper's only.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from argparse import Namespace
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, number
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine("tables")
+    line.add_argument("--table", type=number(int), help="Number of one table; without it all.")
+    line.add_argument(
+        "--format", choices=("text", "markdown", "json"), default="text", help="Of the tables."
+    )
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Prints the tables."""
+    from shift_jax.paper.tables.tables import as_json, as_text, paper_tables
+
+    # Tracing sixty networks makes millions of objects, which the collector would walk through again
+    # and again for a third of the time.
+    gc.disable()
+    try:
+        parts = paper_tables(None if options.table is None else [options.table])
+    finally:
+        gc.enable()
+    if options.format == "json":
+        print(as_json(parts))
+    else:
+        print(as_text(parts, markdown=options.format == "markdown"))
+
+
+if __name__ == "__main__":
+    sys.exit(run("tables"))

@@ -1,0 +1,47 @@
+"""Trains what a config describes; the same command again resumes.
+
+    shift-jax train --config=configs/quickstart.py --workdir=runs/quickstart
+    shift-jax train --config=configs/cifar.py:cifar100,shiftresnet20,expansion=3 --workdir=runs/x
+    shift-jax train --config=FILE --workdir=DIR --config.schedule.learning_rate=0.05
+
+--config.FIELD=VALUE overrides a field of the config; shift_jax/config.py explains them. In a
+checkout `python train.py` is the same, with absl's flags.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from shift_jax.commands.dispatch import run
+from shift_jax.commands.line import CommandLine, path
+
+
+def command_line() -> CommandLine:
+    """Returns what the command takes."""
+    line = CommandLine(
+        "train",
+        "Name a config file and a folder",
+        "--config=configs/quickstart.py --workdir=runs/quickstart",
+        takes="config",
+    )
+    line.add_argument(
+        "--workdir",
+        type=path,
+        required=True,
+        metavar="DIR",
+        help="Folder of the run; one that holds a run resumes.",
+    )
+    line.add_process_flags()
+    return line
+
+
+def main(options: Namespace) -> None:
+    """Trains."""
+    from shift_jax.training.loop import train
+
+    train(options.config, options.workdir)
+
+
+if __name__ == "__main__":
+    sys.exit(run("train"))

@@ -1,0 +1,99 @@
+"""Networks of runs, ready for photos: for painting, and for comparing faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shift_jax.errors import InputError
+from shift_jax.models import create_model
+from shift_jax.models.style import StyleTransformer
+from shift_jax.models.stylizer import Stylizer, load_style
+from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
+from shift_jax.training.runs.workdir import read_config
+
+if TYPE_CHECKING:
+    from shift_jax.tasks.verifier import Verifier
+
+
+def load_stylizers(
+    styles: Sequence[str], runs: Sequence[str | os.PathLike[str]], tile_size: int = 0
+) -> dict[str, Stylizer]:
+    """Returns networks that paint, by the names of the styles and of the runs' folders.
+
+    Args:
+      styles: names of styles that come with the package.
+      runs: see `load_stylizer`. Where a folder's name is taken, it gets a number.
+      tile_size: see `Stylizer`.
+
+    Raises:
+      InputError: no such style, run or checkpoint, a damaged one, or one of another network.
+    """
+    stylizers = {name: load_style(name, tile_size) for name in dict.fromkeys(styles)}
+    for run in dict.fromkeys(map(Path, runs)):
+        name = run.resolve().name
+        numbered = (f"{name}-{number}" for number in range(2, len(stylizers) + 3))
+        name = next(each for each in (name, *numbered) if each not in stylizers)
+        stylizers[name] = load_stylizer(run, tile_size)
+    return stylizers
+
+
+def load_stylizer(folder: str | os.PathLike[str], tile_size: int = 0) -> Stylizer:
+    """Returns the network of a run's newest checkpoint, or of one checkpoint.
+
+    Raises:
+      InputError: no such run or checkpoint, a damaged one, or one of another network.
+    """
+    path = Path(folder)
+    if not os.path.isdir(path):
+        raise InputError(f"There is no folder {folder}: name that of a run, or of a checkpoint.")
+    if not os.path.isdir(path / "manifest"):
+        read_config(path)  # Refuses a folder that is not a run's.
+        path = find_checkpoint(path / "checkpoints", "latest", best_metric="")
+    variables, config = restore_variables(path)
+    arguments = dict(config["model"])
+    for key in ("dtype", "features_only"):  # As it was trained; here it is float32.
+        arguments.pop(key, None)
+    model = create_model(**arguments)
+    if not isinstance(model, StyleTransformer):
+        raise InputError(
+            f"{folder} has the weights of another network, {arguments['name']}: expected a run of "
+            "configs/style.py, or --style=NAME."
+        )
+    return Stylizer(model, {"params": variables["params"]}, tile_size)
+
+
+def load_verifier(
+    folder: str | os.PathLike[str], *, aligned: bool = False, face: str = "largest"
+) -> Verifier:
+    """Returns the face network of a run's best checkpoint, or of one checkpoint.
+
+    Args:
+      folder: of a run or of one of its checkpoints.
+      aligned, face: see `Verifier`.
+
+    Raises:
+      InputError: no such run or checkpoint, or not of a face network.
+    """
+    # Here: painting does without the packages that evaluation needs.
+    from shift_jax.tasks.verifier import Verifier
+    from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+
+    path = Path(folder)
+    if (path / "checkpoints").is_dir():
+        _check_faces(read_config(path)["task"], path)
+        path = checkpoint_of(path, "best")
+    trained = TrainedModel(path)
+    _check_faces(trained.config.task, path)
+    threshold = trained.metrics.get("threshold")
+    return Verifier(trained.task, trained.variables, threshold, aligned=aligned, face=face)
+
+
+def _check_faces(task: str, path: Path) -> None:
+    if task != "faces":
+        raise InputError(
+            f"{path} is a run of the task {task!r}, expected one that was trained on faces, by "
+            "configs/shiftfacenet.py."
+        )
