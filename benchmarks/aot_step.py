@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from benchmarks import tpu_compiler  # noqa: F401 it must come before the first use of JAX.
-from configs import common
+from shift_jax.config import ClassificationConfig
 from shift_jax.models import create_model
 from shift_jax.tasks.classification import Classification
 from shift_jax.training.mesh import make_mesh, over_batch
@@ -101,7 +101,7 @@ def program(cell: Cell) -> dict:
         platform="tpu", topology_name=where.topology, **where.options
     ).devices
     mesh = make_mesh(devices, cell.fsdp)
-    config = common.classification()
+    config = ClassificationConfig()
     config.model.dtype = "bfloat16"
     config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     schedule = make_schedule(config.schedule, 1, 1)

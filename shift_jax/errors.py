@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import math
 import operator
 from collections.abc import Iterable
 
@@ -38,12 +37,6 @@ def check_choice(name: str, value: object, options: Iterable[object]) -> None:
             f"{name} is {value!r}, expected {', '.join(others)} or {last}."
             f"{did_you_mean(str(value), map(str, options))}"
         )
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Raises InputError unless `value` is 0 or a finite number above it."""
-    if not 0 <= value < math.inf:
-        raise InputError(f"{name} is {value}, expected 0 or a number above it.")
 
 
 def positive_int(name: str, value: int) -> int:

@@ -4,7 +4,7 @@
     shift-jax train --config=configs/cifar.py:cifar100,shiftresnet20,expansion=3 --workdir=runs/x
     shift-jax train --config=FILE --workdir=DIR --config.schedule.learning_rate=0.05
 
---config.FIELD=VALUE overrides a field of the config; shift_jax/config.py explains them. In a
+--config.FIELD=VALUE overrides a field of the config; shift_jax.config explains them. In a
 checkout `python train.py` is the same, with absl's flags.
 """
 
@@ -38,9 +38,10 @@ def command_line() -> CommandLine:
 
 def main(options: Namespace) -> None:
     """Trains."""
+    from shift_jax.config import from_dict
     from shift_jax.training.loop import train
 
-    train(options.config, options.workdir)
+    train(from_dict(options.config.to_dict()), options.workdir)
 
 
 if __name__ == "__main__":

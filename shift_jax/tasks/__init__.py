@@ -8,13 +8,15 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shift_jax.config import StyleConfig, check
 from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import jax
-    from ml_collections import ConfigDict
+
+    from shift_jax.config import ExperimentConfig
 
 
 class Task(Protocol):
@@ -95,7 +97,7 @@ def task_class(name: str) -> type[Task]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
+def separate_runs(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
     """Returns the runs that a config asks for: their folders in the workdir, and their configs.
 
     That is one, in the workdir itself, but for several styles, which make a network each.
@@ -103,7 +105,7 @@ def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
     Raises:
       InputError: styles whose runs would have the same folder.
     """
-    if config.task != "style" or len(config.style.images) < 2:
+    if not isinstance(config, StyleConfig) or len(config.style.images) < 2:
         return {"": config}
     runs = {}
     for image in config.style.images:
@@ -119,6 +121,7 @@ def separate_runs(config: ConfigDict) -> dict[str, ConfigDict]:
     return runs
 
 
-def make_task(config: ConfigDict) -> Task:
-    """Returns the task of an experiment's config; InputError when it has an unknown name."""
+def make_task(config: ExperimentConfig) -> Task:
+    """Returns the task of an experiment; InputError for a field that is out of range."""
+    check(config)
     return task_class(config.task)(config)

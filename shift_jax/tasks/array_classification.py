@@ -9,18 +9,18 @@ from shift_jax import data
 from shift_jax.tasks.classification import Classification
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    from shift_jax.config import ClassificationConfig
 
 
 class ArrayClassification(Classification):
     """Classification of images in memory.
 
     Args:
-      config: as for `Classification`; where it says that the images are has no effect.
+      config: as for `Classification`; the name and folder of the dataset have no effect.
       sources: of each split by its name. Their images are used whole.
     """
 
-    def __init__(self, config: ConfigDict, sources: Mapping[str, data.Source]):
+    def __init__(self, config: ClassificationConfig, sources: Mapping[str, data.Source]):
         super().__init__(config)
         self._sources = sources
 

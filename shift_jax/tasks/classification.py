@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -17,36 +16,27 @@ from shift_jax.tasks.image_task import ImageTask
 
 if TYPE_CHECKING:
     from flax import linen as nn
-    from ml_collections import ConfigDict
+
+    from shift_jax.config import ClassificationConfig
 
 
 class Classification(ImageTask):
     """The classification task; implements `shift_jax.tasks.Task`.
 
     Args:
-      config: the experiment's; `configs/common.py` explains its fields.
+      config: of the experiment.
 
     Raises:
       InputError: a dataset, model or batch size that does not exist or does not fit.
     """
 
+    config: ClassificationConfig
     best_metric = "top1"
     fractions = frozenset({"top1", "top5"})
 
-    def __init__(self, config: ConfigDict):
-        super().__init__(config)
-        # Configs of older and of imported checkpoints do not have it.
-        self._mixup_alpha = config.get("mixup_alpha", 0.0)
-        if not 0 <= self._mixup_alpha < math.inf:
-            raise InputError(
-                f"mixup_alpha is {self._mixup_alpha}, expected a number such as 0.2, or 0 for no "
-                "mixing."
-            )
-
     def source(self, split: str) -> data.Source:
         """The examples of one split, in a fixed order, cropped for evaluation."""
-        # Configs of older checkpoints do not have it.
-        return self._load(split, self.config.data.get("eval_crop", 1.0))
+        return self._load(split, self.config.data.eval_crop)
 
     @cached_property
     def _train_source(self) -> data.Source:
@@ -79,9 +69,9 @@ class Classification(ImageTask):
         """Returns what `Task.loss` says; with MixUp, top-1 is against the unmixed labels."""
         images = self.normalize(batch["image"])
         mix = None
-        if self._mixup_alpha:
+        if self.config.mixup_alpha:
             mix_rng, rng = jax.random.split(rng)
-            mix = mixup(mix_rng, self._mixup_alpha)
+            mix = mixup(mix_rng, self.config.mixup_alpha)
             images = mix(images)
         logits, mutated = self.model.apply(
             variables,

@@ -9,13 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from shift_jax.config import MARGINS
 from shift_jax.errors import check_choice
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float, Int
-
-MARGINS = ("none", "cosface", "arcface")
 
 
 class FaceClassifier(nn.Module):

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from shift_jax import data
+from shift_jax.config import PAIR_PROTOCOLS
 from shift_jax.counting import count_parameters
-from shift_jax.errors import InputError, check_choice, check_not_negative
-from shift_jax.tasks.face_losses import MARGINS, FaceClassifier
+from shift_jax.errors import InputError, check_choice
+from shift_jax.tasks.face_losses import FaceClassifier
 from shift_jax.tasks.face_pairs import lfw_pairs, ytf_pairs
 from shift_jax.tasks.image_task import ImageTask
 from shift_jax.tasks.pairs import Pairs, all_pairs, random_pairs
@@ -24,43 +25,25 @@ from shift_jax.tasks.verification import verify
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ml_collections import ConfigDict
-
-PROTOCOLS = ("all", "random", "lfw", "ytf")
-"""The splits: pairs of identities not trained on, all or drawn at random, or of the benchmarks."""
+    from shift_jax.config import FacesConfig
 
 
 class Faces(ImageTask):
     """The task of face embedding; implements `shift_jax.tasks.Task`.
 
     Args:
-      config: the experiment's; `configs/common.py` explains its fields.
+      config: of the experiment.
 
     Raises:
-      InputError: a value that no run could use.
+      InputError: a number of classes in the config.
     """
 
+    config: FacesConfig
     best_metric = "auc"
     fractions = frozenset(
         {"top1", "accuracy", "accuracy_std", "auc", "eer"}
         | {f"tar_at_far_{far}" for far in ("0.1", "0.01", "0.001", "0.0001")}
     )
-
-    def __init__(self, config: ConfigDict):
-        super().__init__(config)
-        check_choice("data.eval_split", config.data.eval_split, PROTOCOLS)
-        check_choice("data.sampling", config.data.sampling, ("uniform", "balanced"))
-        loss = config.loss
-        check_choice("loss.margin", loss.margin, MARGINS)
-        check_not_negative("loss.margin_size", loss.margin_size)
-        check_not_negative("loss.center_weight", loss.center_weight)
-        check_not_negative("verification.seed", config.verification.seed)
-        if not 0 < loss.margin_scale < float("inf"):
-            raise InputError(
-                f"loss.margin_scale is {loss.margin_scale}, expected a number above 0."
-            )
-        if not 0 <= loss.center_rate <= 1:
-            raise InputError(f"loss.center_rate is {loss.center_rate}, expected a number in 0..1.")
 
     def check(self) -> None:
         # Into the config, so that checkpoints tell whom they have seen, whatever becomes of the
@@ -118,7 +101,7 @@ class Faces(ImageTask):
         return self._pairs_and_source(split)[0]
 
     def _pairs_and_source(self, split: str) -> tuple[Pairs, data.Source]:
-        check_choice("The split", split, PROTOCOLS)
+        check_choice("The split", split, PAIR_PROTOCOLS)
         if split not in self._opened:
             self._opened[split] = (
                 self._open_benchmark(split) if split in ("lfw", "ytf") else self._open(split)
@@ -196,6 +179,10 @@ class Faces(ImageTask):
     def network(self):
         """The embedding network alone: what `embeddings` needs of the folder of identities."""
         return self._network(num_classes=0)
+
+    @property
+    def _sampling(self) -> str:
+        return self.config.data.sampling
 
     @property
     def _max_unreadable_in_evaluation(self) -> float:

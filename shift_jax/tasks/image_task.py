@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import data
-from shift_jax.errors import InputError, check_choice
+from shift_jax.errors import InputError
 from shift_jax.models import create_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from flax import linen as nn
-    from ml_collections import ConfigDict
+
+    from shift_jax.config import ExperimentConfig
 
 
 class ImageTask(abc.ABC):
@@ -28,24 +29,20 @@ class ImageTask(abc.ABC):
     split has (`source`, `_train_source`), what its network is, and its loss and metrics.
 
     Args:
-      config: the experiment's; `configs/common.py` explains its fields.
+      config: of the experiment.
 
     Attributes:
       fractions: see `shift_jax.tasks.Task`.
 
     Raises:
-      InputError: a type of the network's numbers that does not exist.
+      InputError: a number of classes in the config.
     """
 
     fractions: frozenset[str]
 
-    def __init__(self, config: ConfigDict):
-        check_choice("model.dtype", config.model.dtype, ("float32", "bfloat16", "float16"))
-        if "num_classes" in config.model:
+    def __init__(self, config: ExperimentConfig):
+        if "num_classes" in config.model.arguments:
             raise InputError("num_classes comes from the dataset: leave it out of the config.")
-        smoothing = config.get("label_smoothing", 0.0)  # Not all tasks have labels.
-        if not 0 <= smoothing < 1:
-            raise InputError(f"label_smoothing is {smoothing}, expected 0 or a fraction below 1.")
         self.config = config
         self.eval_batch_size = config.eval_batch_size
         self.eval_split = config.data.eval_split
@@ -63,15 +60,13 @@ class ImageTask(abc.ABC):
         """Opens both splits and the network; raises `InputError` where they do not fit."""
         channels = self.image_shape[-1]
         for name in ("mean", "std"):
-            values = self.config.data[name]
-            are_numbers = all(isinstance(value, int | float) for value in values)
-            if len(values) != channels or not are_numbers or (name == "std" and min(values) <= 0):
+            values = getattr(self.config.data, name)
+            if len(values) != channels:
                 raise InputError(
-                    f"data.{name} is {tuple(values)}, expected {channels} number(s)"
-                    f"{' above 0' if name == 'std' else ''}, one for each channel of the images."
+                    f"data.{name} is {values}, expected {channels} number(s), one for each channel "
+                    "of the images."
                 )
         self._augmentation()
-        data.check_max_unreadable_fraction(self.config.data.max_unreadable_fraction)
         data.steps_per_epoch(
             self.examples_per_epoch, self.config.batch_size, self.config.data.drop_remainder
         )
@@ -85,13 +80,13 @@ class ImageTask(abc.ABC):
     def _augmentation(self) -> data.Transform:
         """The random transform of the training images; `InputError` where it makes no sense."""
         settings = self.config.data
-        check_choice("data.augmentation", settings.augmentation, ("pad_crop_flip", "inception"))
         inception_only = ("color_jitter", "randaugment_num_ops")
         unused = inception_only if settings.augmentation == "pad_crop_flip" else ("pad",)
         for name in unused:
-            if settings[name]:
+            value = getattr(settings, name)
+            if value:
                 raise InputError(
-                    f"data.{name} is {settings[name]!r}, but data.augmentation="
+                    f"data.{name} is {value!r}, but data.augmentation="
                     f"{settings.augmentation!r} has no use for it: set it to 0, or choose the "
                     "other augmentation."
                 )
@@ -104,9 +99,10 @@ class ImageTask(abc.ABC):
                 "squares: set data.image_size."
             )
         for name in inception_only:
-            if settings[name] and channels != 3:
+            value = getattr(settings, name)
+            if value and channels != 3:
                 raise InputError(
-                    f"data.{name} is {settings[name]!r}, which needs RGB images, but these have "
+                    f"data.{name} is {value!r}, which needs RGB images, but these have "
                     f"{channels} channel(s): set it to 0."
                 )
         return data.random_resized_crop(
@@ -121,9 +117,14 @@ class ImageTask(abc.ABC):
 
     def _network(self, **more) -> nn.Module:
         """The config's network, perhaps with more arguments."""
-        arguments = self.config.model.to_dict()
-        arguments["dtype"] = jnp.dtype(arguments["dtype"])
-        return create_model(arguments.pop("name"), **arguments, **more)
+        model = self.config.model
+        return create_model(
+            model.name,
+            dtype=jnp.dtype(model.dtype),
+            initialization=model.initialization,
+            **model.arguments,
+            **more,
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -156,8 +157,7 @@ class ImageTask(abc.ABC):
             self._augmentation(),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            # Configs of older checkpoints do not have it.
-            sampling=settings.get("sampling", "uniform"),
+            sampling=self._sampling,
             drop_remainder=settings.drop_remainder,
             start_step=start_step,
             num_workers=settings.num_workers,
@@ -167,9 +167,12 @@ class ImageTask(abc.ABC):
         )
 
     @property
+    def _sampling(self) -> str:
+        return "uniform"
+
+    @property
     def _max_unreadable_in_evaluation(self) -> float:
-        # Configs of older checkpoints do not have it.
-        return self.config.data.get("max_unreadable_fraction", 0.0)
+        return self.config.data.max_unreadable_fraction
 
     def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
         return data.eval_batches(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax import data
-from shift_jax.errors import InputError, check_not_negative, did_you_mean
+from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.vgg_features import read_vgg_features
 from shift_jax.tasks.image_task import ImageTask
 from shift_jax.tasks.perceptual_loss import PerceptualLoss, style_targets
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flax import linen as nn
-    from ml_collections import ConfigDict
+
+    from shift_jax.config import StyleConfig
 
 _MOST_SHOWN = 8
 _ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
@@ -31,29 +32,28 @@ class Style(ImageTask):
     """The task of style transfer; implements `shift_jax.tasks.Task`.
 
     Args:
-      config: the experiment's; `configs/common.py` explains its fields.
+      config: of the experiment.
 
     Raises:
       InputError: a value that no run could use.
     """
 
+    config: StyleConfig
     best_metric = "negative_loss"
     fractions = frozenset()
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: StyleConfig):
         super().__init__(config)
         if len(config.style.images) != 1:
             raise InputError(
                 f"style.images names {len(config.style.images)} images, expected one for each run."
             )
-        for name in ("content_weight", "style_weight", "tv_weight"):
-            check_not_negative(f"style.{name}", config.style[name])
         if not (config.style.content_weight or config.style.style_weight):
             raise InputError(
                 "style.content_weight and style.style_weight are both 0, so that nothing would be "
                 "learned: give at least one of them a number above 0."
             )
-        layers = tuple(config.style.style_layers)
+        layers = config.style.style_layers
         if not layers or len(set(layers)) < len(layers):
             raise InputError(
                 f"style.style_layers is {layers}, expected at least one layer and none twice, "
@@ -110,7 +110,7 @@ class Style(ImageTask):
     def perceptual_loss(self) -> PerceptualLoss:
         """The loss, with the Gram matrices of the style image."""
         settings = self.config.style
-        layers = tuple(settings.style_layers)
+        layers = settings.style_layers
         vgg = read_vgg_features(
             settings.vgg_weights, settings.vgg_depth, (*layers, settings.content_layer)
         )

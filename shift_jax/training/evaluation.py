@@ -13,16 +13,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from shift_jax.errors import InputError, did_you_mean
+from shift_jax.config import FacesConfig, from_dict, override
+from shift_jax.errors import InputError
 from shift_jax.tasks import Task, make_task, task_class
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes.collectives import broadcast_from_process_0, is_first
 from shift_jax.training.processes.stopping import StopRequest
 from shift_jax.training.runs.checkpoint_files import read_manifest
 from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
-from shift_jax.training.runs.workdir import flatten, read_config, write_json
+from shift_jax.training.runs.workdir import read_config, write_json
 from shift_jax.training.step import make_eval_step
 from shift_jax.weights.shipped import WeightRecord, read_weights, weights_named
 
@@ -114,21 +114,20 @@ class TrainedModel:
             name = str(source)
             variables, config = restore_variables(source)
             self.metrics = read_manifest(source)["metrics"]
-        self.config = ConfigDict(config)
+        config = from_dict(config)
+        changes: dict[str, object] = {}
+        has_pairs = isinstance(config, FacesConfig)
         if data_dir is not None:
-            data_dir = os.fspath(data_dir)
-            if "verification" in self.config:
-                self.config.verification.data_dir = data_dir
-            else:
-                self.config.data.data_dir = data_dir
+            section = "verification" if has_pairs else "data"
+            changes[f"{section}.data_dir"] = os.fspath(data_dir)
         if pairs_file is not None:
-            if "verification" not in self.config:
+            if not has_pairs:
                 raise InputError(
-                    f"{name} is of the task {self.config.task!r}, which compares no pairs: "
-                    "leave out --pairs_file."
+                    f"{name} is of the task {config.task!r}, which compares no pairs: leave out "
+                    "--pairs_file."
                 )
-            self.config.verification.pairs_file = os.fspath(pairs_file)
-        _override(self.config, overrides or {})
+            changes["verification.pairs_file"] = os.fspath(pairs_file)
+        self.config = override(config, {**changes, **(overrides or {})})
         if not self.config.task:
             raise InputError(
                 f"{name} has imported weights of {self.config.model.name}, of which it is "
@@ -146,18 +145,6 @@ class TrainedModel:
     def outputs(self, split: str) -> dict[str, float | np.ndarray]:
         """Returns what `collect` does over one split."""
         return collect(self.task, self.variables, split, self._eval_step, self._mesh)
-
-
-def _override(config: ConfigDict, overrides: Mapping[str, object]) -> None:
-    """Sets fields of a config, which must be there and of that type."""
-    for key, value in overrides.items():
-        known = flatten(config.to_dict())
-        if key not in known:
-            raise InputError(f"The config has no field {key!r}.{did_you_mean(key, known)}")
-        try:
-            config.update_from_flattened_dict({key: value})
-        except TypeError as error:
-            raise InputError(f"{key} is {value!r}, expected one such as {known[key]!r}.") from error
 
 
 def evaluate_and_report(

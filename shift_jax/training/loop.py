@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from shift_jax.config import to_dict
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task, separate_runs
-from shift_jax.training.checks import check_batches, check_numbers
+from shift_jax.training.checks import check_batches
 from shift_jax.training.evaluation import EvaluationStoppedError, collect
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import Pace, RunLog
@@ -22,7 +23,7 @@ from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.processes.collectives import check_same, is_first
 from shift_jax.training.processes.stopping import StoppedError, StopRequest
 from shift_jax.training.runs.checkpoints import Checkpoints
-from shift_jax.training.runs.workdir import as_dict, claim_workdir, computed_fields, workdir_lock
+from shift_jax.training.runs.workdir import claim_workdir, computed_fields, workdir_lock
 from shift_jax.training.step import (
     TrainState,
     abstract_state,
@@ -32,7 +33,7 @@ from shift_jax.training.step import (
 )
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    from shift_jax.config import ExperimentConfig
 
 # Steps whose metrics may still be on their way while the next ones are dispatched.
 _STEPS_IN_FLIGHT = 2
@@ -43,7 +44,7 @@ class DivergedError(InputError):
 
 
 def train(
-    config: ConfigDict,
+    config: ExperimentConfig,
     workdir: str | Path,
     *,
     devices: Sequence[jax.Device] | None = None,
@@ -52,7 +53,7 @@ def train(
     """Trains to the end of the config's schedule, from the newest checkpoint if there is one.
 
     Args:
-      config: the experiment; `configs/common.py` explains its fields.
+      config: the experiment.
       workdir: folder of config.json, history.jsonl, checkpoints/, pictures/ and tensorboard/; of
         a config with several styles, of such a folder for each.
       devices: what to train on; None is all devices of all processes.
@@ -77,13 +78,14 @@ def train(
 class _Trainer:
     """One run: what `train` sets up, and the loop over its steps."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None):
+    def __init__(
+        self, config: ExperimentConfig, workdir: Path, devices: Sequence[jax.Device] | None
+    ):
         config = copy.deepcopy(config)  # The task may write into it what it has drawn.
-        check_numbers(config)
         self.config = config
         self.workdir = workdir
-        self.mesh = make_mesh(devices, config.fsdp)
         self.task = make_task(config)
+        self.mesh = make_mesh(devices, config.fsdp)
         self.task.check()
         check_batches(self.task, self.mesh, config.accumulation_steps)
         steps_per_epoch = self.task.steps_per_epoch
@@ -106,12 +108,12 @@ class _Trainer:
         template = abstract_state(*setup, ema=bool(self.config.ema_decay))
         # Only now, when all that can be checked is: a mistake shall not claim the folder.
         check_same(
-            computed_fields(as_dict(self.config)),
+            computed_fields(to_dict(self.config)),
             "Process {process} has another config than process 0: start all processes with the "
             "same command.",
         )
         if is_first():
-            claim_workdir(self.workdir, as_dict(self.config))
+            claim_workdir(self.workdir, to_dict(self.config))
         with (
             self.stop,
             workdir_lock(self.workdir) if is_first() else contextlib.nullcontext(),
@@ -189,7 +191,7 @@ class _Trainer:
                     )
                 if saving:
                     # Before the evaluation, which may be long: nothing shall be lost by it.
-                    checkpoints.save(step, state, config=as_dict(self.config))
+                    checkpoints.save(step, state, config=to_dict(self.config))
                     pace.pause()
                 if stopping and not (evaluating and step == self.total_steps):
                     checkpoints.wait()

@@ -24,9 +24,7 @@ from shift_jax.tasks.face_losses import FaceClassifier
 from shift_jax.training.optimizer import make_schedule
 from tests.conftest import REPOSITORY
 
-EXPERIMENTS = sorted(
-    path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "common"
-)
+EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -4,7 +4,9 @@ python train.py --config=tests/survival/tiny.py --workdir=…
 python train.py --config=tests/survival/tiny.py:cifar100 --workdir=… --config.data.data_dir=…
 """
 
-from configs import common
+from ml_collections import ConfigDict
+
+from shift_jax.config import ClassificationConfig, nested
 from shift_jax.layers import CSC
 from shift_jax.models.cifar import CifarNet
 from shift_jax.models.registry import ModelRecord, list_models, register
@@ -27,7 +29,7 @@ def survivor(num_classes, initialization="he", dtype=None):
 def get_config(dataset="digits"):
     if "survivor" not in list_models():
         register(ModelRecord("survivor", survivor, image_shape=(8, 8, 1), num_classes=10))
-    config = common.classification()
+    config = ClassificationConfig()
     config.model.name = "survivor"
     config.data.name = dataset
     config.data.pad = 1
@@ -49,4 +51,4 @@ def get_config(dataset="digits"):
         config.data.num_workers = 1
         config.eval_batch_size = 16
         config.epochs = 5.0  # Each evaluation starts workers, which import TFDS.
-    return config
+    return ConfigDict(nested(config))

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from configs import common
+from shift_jax.config import FacesConfig
 from shift_jax.models.faces import FaceNet
 from shift_jax.models.network import Network
 from shift_jax.models.registry import _RECORDS, ModelRecord, register
@@ -45,7 +45,7 @@ def write_faces(root, identities=8, images=4):
 
 
 def faces_config(data_dir):
-    config = common.faces()
+    config = FacesConfig()
     config.model.name = "tinyfacenet"
     config.data.data_dir = str(data_dir)
     config.data.image_size = 16

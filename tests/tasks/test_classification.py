@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from shift_jax.config import ClassificationConfig
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
 from shift_jax.tasks.classification import mixup
@@ -14,7 +14,7 @@ from tests.data.photos import write_folder
 
 @pytest.fixture
 def config():
-    config = common.classification()
+    config = ClassificationConfig()
     config.model.name = "shiftresnet20"
     config.data.name = "digits"
     config.data.mean, config.data.std = (0.3,), (0.2,)
@@ -178,16 +178,17 @@ def test_synthetic_images_need_no_files(config):
             {"augmentation": "pad_crop_flip", "color_jitter": 0.4},
             "data.color_jitter is 0.4, but data.augmentation='pad_crop_flip' has no use for it",
         ),
-        ({"color_jitter": -1.0}, "color_jitter is -1.0; it must be"),
+        ({"color_jitter": -1.0}, "data.color_jitter is -1.0, expected a number from 0 to 1"),
         ({"crop_scale": (1.0, 0.08)}, "crop_scale is .*; it must be"),
-        ({"crop_ratio": (0.0, 1.0)}, "crop_ratio is .*; it must be"),
-        ({"randaugment_magnitude": 31}, "randaugment_magnitude is 31; it must be"),
-        ({"eval_crop": 1.5}, "eval_crop is 1.5; it must be"),
-        ({"max_unreadable_fraction": 2.0}, "max_unreadable_fraction is 2.0; it must be"),
+        ({"crop_ratio": (0.0, 1.0)}, "data.crop_ratio is .*, expected 2 numbers above 0"),
+        ({"randaugment_magnitude": 31}, "data.randaugment_magnitude is 31, expected an integer"),
+        ({"eval_crop": 1.5}, "data.eval_crop is 1.5, expected a number above 0 and at"),
+        ({"max_unreadable_fraction": 2.0}, "data.max_unreadable_fraction is 2.0, expected"),
     ],
 )
 def test_wrong_data_settings_are_refused_at_the_start(photos, changes, sentence):
-    photos.data.update(changes)
+    for name, value in changes.items():
+        setattr(photos.data, name, value)
     with pytest.raises(InputError, match=f"^{sentence}"):
         make_task(photos).check()
 

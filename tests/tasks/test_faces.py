@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from shift_jax.config import override
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
 from shift_jax.tasks.verification import verify
@@ -85,19 +86,19 @@ def test_another_folder_is_tested_without_those_trained_on(config, tmp_path):
             "verification.num_pairs and num_folds want: 50,000 pai",
         ),
         ("verification.num_folds", 40, "num_folds is 40, and each of at least two folds needs a"),
-        ("verification.seed", -1, "verification.seed is -1, expected 0 or a number above it"),
+        ("verification.seed", -1, "verification.seed is -1, expected an integer of 0 or more"),
         ("data.data_dir", "", "data.data_dir is not set: name the folder of identities"),
-        ("loss.margin_size", -1.0, "loss.margin_size is -1.0, expected 0 or a number above"),
+        ("loss.margin_size", -1.0, "loss.margin_size is -1.0, expected a number of 0 or more"),
         ("loss.margin_scale", 0.0, "loss.margin_scale is 0.0, expected a number above 0"),
         ("loss.margin", "sphereface", "loss.margin is 'sphereface'"),
-        ("loss.center_rate", 1.5, "loss.center_rate is 1.5, expected a number in 0..1"),
-        ("loss.center_weight", -1.0, "loss.center_weight is -1.0, expected 0 or a number above"),
+        ("loss.center_rate", 1.5, "loss.center_rate is 1.5, expected a number from 0 to 1"),
+        ("loss.center_weight", -1.0, "loss.center_weight is -1.0, expected a number of 0 or"),
         ("data.sampling", "even", "'even', expected 'uniform' or 'balanced'"),
     ],
 )
 def test_what_does_not_fit_is_told_at_once(config, field, value, message):
     config.data.eval_split = "random" if field == "verification.num_pairs" else "all"
-    config.update_from_flattened_dict({field: value})
+    config = override(config, {field: value})
     with pytest.raises(InputError, match=message):
         make_task(config).check()
 
@@ -184,12 +185,12 @@ def test_a_run_learns_to_tell_places_apart_and_is_evaluated(run, capsys, tmp_pat
     )
     assert few["pairs"] == 12 and (workdir / "metrics_random.json").exists()
     assert json.loads((workdir / "metrics.json").read_text()) == record
-    for override, message in (
+    for changes, message in (
         ({"verification.num_pair": 2}, "no field 'verification.num_pair'.*num_pairs"),
-        ({"verification.num_pairs": "two"}, "num_pairs is 'two', expected one such as 24"),
+        ({"verification.num_pairs": "two"}, "num_pairs is 'two', expected a positive integer"),
     ):
         with pytest.raises(InputError, match=message):
-            evaluate_and_report(workdir=workdir, overrides=override)
+            evaluate_and_report(workdir=workdir, overrides=changes)
 
 
 def test_lfws_pairs_but_those_of_missing_images_and_of_persons_trained_on(run, capsys, tmp_path):

@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from configs import common
+from shift_jax.config import ClassificationConfig
 from shift_jax.layers import CSC
 from shift_jax.models.cifar import CifarNet
 from shift_jax.models.registry import _RECORDS, ModelRecord, register
@@ -26,9 +26,9 @@ if "tiny" not in _RECORDS:
 @pytest.fixture
 def tiny_config():
     """Two epochs of 8 steps on the digits; the last batch of an epoch is smaller."""
-    config = common.classification()
+    config = ClassificationConfig()
     config.model.name = "tiny"
-    config.model.expansion = 1.0
+    config.model.arguments = {"expansion": 1.0}
     config.data.name = "digits"
     config.data.pad = 1
     config.batch_size = 200

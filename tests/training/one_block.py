@@ -59,7 +59,7 @@ def little_compilation():
     made = {}
 
     def shared(config, arrays, device, **options):
-        key = (str(config.to_dict()), arrays.train_labels.tobytes(), *options.items())
+        key = (str(config), arrays.train_labels.tobytes(), *options.items())
         if key not in made:
             made[key] = Computations(config, arrays, device, **options)
         return made[key]

@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
+from shift_jax.config import OptimizerConfig, ScheduleConfig
 from shift_jax.errors import InputError
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 
@@ -74,17 +74,14 @@ def pytorch_sgd(
     ],
 )
 def test_sgd_is_pytorchs(changes, expected):
-    config = common.classification().optimizer
-    config.update(changes)
+    config = OptimizerConfig(**changes)
     params = run(make_optimizer(config, lambda step: 0.1, steps_per_epoch=3), steps=8)
     for (layer, name), value in pytorch_sgd(8, **expected).items():
         np.testing.assert_allclose(params[layer][name], value, rtol=2e-5, err_msg=name)
 
 
 def schedule(**changes):
-    config = common.classification().schedule
-    config.update(changes)
-    return make_schedule(config, steps_per_epoch=391, total_steps=164 * 391)
+    return make_schedule(ScheduleConfig(**changes), steps_per_epoch=391, total_steps=164 * 391)
 
 
 def test_the_papers_steps():
@@ -131,16 +128,13 @@ def pytorch_adam(steps, *, lr=0.1, decay=0.0, decoupled=False):
 
 @pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.1, False), (0.1, True)])
 def test_adam_is_pytorchs(decay, decoupled):
-    config = common.classification().optimizer
-    config.name = "adam"
-    config.weight_decay, config.weight_decay_coupled = decay, not decoupled
+    config = OptimizerConfig(name="adam", weight_decay=decay, weight_decay_coupled=not decoupled)
     ours = run(make_optimizer(config, optax.constant_schedule(0.1), 10), 5)
     for (layer, name), expected in pytorch_adam(5, decay=decay, decoupled=decoupled).items():
         np.testing.assert_allclose(ours[layer][name], expected, rtol=1e-4)
 
 
 def test_an_unknown_optimizer_is_refused():
-    config = common.classification().optimizer
-    config.name = "adamw"
+    config = OptimizerConfig(name="adamw")
     with pytest.raises(InputError, match="optimizer.name is 'adamw', expected 'sgd' or 'adam'"):
         make_optimizer(config, optax.constant_schedule(0.1), 10)

@@ -102,20 +102,25 @@ def trained_network(
         source, title = weights_named(weights), weights
     trained = TrainedModel(source, data_dir)
     config = trained.config
-    arguments = config.model.to_dict()
-    name, dtype = arguments.pop("name"), jnp.dtype(arguments.pop("dtype"))
+    name = config.model.name
     record = model_record(name)
     shape = record.image_shape if workdir else source.image_shape
     # Without a classifier the dataset, which tells the number of classes, may be missing.
     classes = None if record.num_classes is None else 0
     return TrainedNetwork(
         name=f"{name} of {title}" if workdir else title,
-        model=create_model(name, num_classes=classes, dtype=dtype, **arguments),
+        model=create_model(
+            name,
+            num_classes=classes,
+            dtype=jnp.dtype(config.model.dtype),
+            initialization=config.model.initialization,
+            **config.model.arguments,
+        ),
         # In a run on faces, "network" computes the embeddings.
         variables={key: tree.get("network", tree) for key, tree in trained.variables.items()},
         image_shape=(*shape[:2], len(config.data.mean)),
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
+        mean=config.data.mean,
+        std=config.data.std,
         split=trained.task.eval_split,
         open_split=trained.task.source,
     )

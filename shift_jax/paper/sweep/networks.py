@@ -8,16 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shift_jax.config import AUTHORS_EPOCHS, ClassificationConfig, authors_cifar
 from shift_jax.errors import InputError, check_choice, did_you_mean
 from shift_jax.models import create_model, list_models, model_record
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.paper.tables.published import network_name
 
-EPOCHS = 164
-"""Of the authors' recipe."""
-
-# The learning rate of the authors' recipe falls after these parts of the epochs.
-_BOUNDARIES = (1 / 2, 3 / 4)
+EPOCHS = AUTHORS_EPOCHS
 
 
 class NetworkSpec(NamedTuple):
@@ -91,113 +88,21 @@ def default_seeds(network: NetworkSpec) -> tuple[int, ...]:
     return (0, 1, 2) if re.search(r"(?<!\d)20(?!\d)", network.model) else (0,)
 
 
-class Config(dict):
-    """A stand-in for `ml_collections.ConfigDict`, which is not everywhere; for reading only."""
-
-    def __init__(self, fields: dict[str, Any]):
-        super().__init__(
-            {
-                key: Config(value) if isinstance(value, dict) else value
-                for key, value in fields.items()
-            }
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(f"The config has no field {name!r}.") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain dicts."""
-        return {
-            key: value.to_dict() if isinstance(value, Config) else value
-            for key, value in self.items()
-        }
-
-    def __deepcopy__(self, memo: dict) -> Config:
-        return Config(self.to_dict())
-
-
-def recipe(dataset: str, network: NetworkSpec, epochs: int = EPOCHS) -> Config:
-    """Returns the authors' recipe of `configs/cifar.py` for one network.
+def recipe(
+    dataset: str, network: NetworkSpec, epochs: int = AUTHORS_EPOCHS
+) -> ClassificationConfig:
+    """Returns the authors' recipe for one network.
 
     Args:
       dataset: "cifar10" or "cifar100"; "digits" is there to try sweeps with.
       network: the network.
-      epochs: 164 in the recipe, whose learning rate falls at 82 and 123; in a shorter schedule it
-        falls after the same parts of the whole.
+      epochs: length of the schedule, whose proportions stay.
     """
-    digits = dataset == "digits"
-    return Config(
-        {
-            "task": "classification",
-            "seed": 0,
-            "model": {
-                "name": network.model,
-                "dtype": "float32",
-                "initialization": "pytorch",
-                **network.arguments,
-            },
-            "data": {
-                "name": dataset,
-                "data_dir": "",
-                "train_split": "train",
-                "eval_split": "test",
-                "image_size": 0,
-                "eval_crop": 1.0,
-                "augmentation": "pad_crop_flip",
-                "flip": not digits,
-                "pad": 1 if digits else 4,
-                "crop_scale": (0.08, 1.0),
-                "crop_ratio": (3 / 4, 4 / 3),
-                "color_jitter": 0.0,
-                "randaugment_num_ops": 0,
-                "randaugment_magnitude": 9,
-                # CIFAR-10's for CIFAR-100 too, as the authors had them.
-                "mean": (0.5,) if digits else (0.4914, 0.4822, 0.4465),
-                "std": (0.5,) if digits else (0.2023, 0.1994, 0.2010),
-                "drop_remainder": False,
-                "max_unreadable_fraction": 0.001,
-                "num_workers": 0,
-            },
-            "batch_size": 128,
-            "accumulation_steps": 1,
-            "eval_batch_size": 512,
-            "epochs": float(epochs),
-            "eval_every_epochs": 1.0,
-            "log_every_steps": 50,
-            "checkpoint_every_steps": 0,
-            "ema_decay": 0.0,
-            "fsdp": 1,
-            "label_smoothing": 0.0,
-            "mixup_alpha": 0.0,
-            "schedule": {
-                "name": "step",
-                "learning_rate": 0.1,
-                "boundaries_epochs": tuple(_whole(part * epochs) for part in _BOUNDARIES),
-                "factor": 0.1,
-                "warmup_epochs": 0.0,
-            },
-            "optimizer": {
-                "name": "sgd",
-                "momentum": 0.9,
-                "nesterov": False,
-                "weight_decay": 5e-4,
-                "weight_decay_coupled": True,
-                "weight_decay_on": "all",
-                "clip_norm": 0.0,
-                "restart_momentum_each_epoch": True,
-            },
-            "keep_latest": 2,
-            "keep_best": 1,
-            "tensorboard": True,
-        }
-    )
-
-
-def _whole(number: float) -> float:
-    return int(number) if number == int(number) else number
+    config = authors_cifar(dataset, network.model, network.arguments, epochs)
+    if dataset == "digits":
+        config.data.pad, config.data.flip = 1, False
+        config.data.mean, config.data.std = (0.5,), (0.5,)
+    return config
 
 
 _NAME = re.compile(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from shift_jax.config import to_dict
 from shift_jax.counting import count_parameters
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.jobs import (
@@ -29,7 +30,7 @@ from shift_jax.training.on_device.in_memory import state_path, train
 from shift_jax.training.on_device.in_memory_files import write_run
 from shift_jax.training.on_device.in_memory_run import NotFiniteError, Trained
 from shift_jax.training.processes.stopping import StoppedError, StopRequest
-from shift_jax.training.runs.workdir import as_dict, claim_workdir, read_config, workdir_lock
+from shift_jax.training.runs.workdir import claim_workdir, read_config, workdir_lock
 
 
 class StoppedBetweenError(StoppedError):
@@ -178,7 +179,7 @@ class Sweep:
             config = recipe(self.dataset, job.network, job.epochs)
             try:
                 for seed in job.seeds:  # Fails before hours of training.
-                    claim_workdir(self._folder(job, seed), as_dict(config) | {"seed": seed})
+                    claim_workdir(self._folder(job, seed), to_dict(config) | {"seed": seed})
                 trained = train(
                     config,
                     arrays,

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from shift_jax.config import to_dict
 from shift_jax.errors import InputError
 from shift_jax.training.on_device.arrays import Arrays
 from shift_jax.training.on_device.in_memory_run import Progress, Run, Steps, Trained
 from shift_jax.training.on_device.in_memory_steps import Computations
-from shift_jax.training.runs.workdir import as_dict
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    from shift_jax.config import ClassificationConfig
 
 
 def train(
-    config: ConfigDict,
+    config: ClassificationConfig,
     arrays: Arrays,
     *,
     seeds: Sequence[int] | None = None,
@@ -41,9 +41,9 @@ def train(
     """Trains a network to the end of its config's schedule, with each of the seeds.
 
     Args:
-      config: an experiment as train.py takes, with the fields of `configs/common.py`: whole epochs
-        and an evaluation after each. Fields that change only how a run is carried out have no
-        effect here; nor do data.name and data.data_dir.
+      config: an experiment as train.py takes, of whole epochs with an evaluation after each. Fields
+        that change only how a run is carried out have no effect here; nor do data.name and
+        data.data_dir.
       arrays: what it is trained and tested on.
       seeds: of initialisation, order and augmentation; None is `config.seed` alone.
       stacked: whether the seeds train at the same time, by vmap, which changes nothing but the
@@ -83,7 +83,7 @@ def train(
     for stack in stacks:
         path = None if folder is None else state_path(folder, stack)
         run = Run(
-            *(compute, as_dict(config), stack, path),
+            *(compute, to_dict(config), stack, path),
             checksum=_checksum(arrays),
             commit=commit,
             on_steps=on_steps,

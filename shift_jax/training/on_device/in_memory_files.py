@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from shift_jax.config import flatten
 from shift_jax.errors import InputError
 from shift_jax.files import replaced_file
 from shift_jax.training.on_device.arrays import is_damage
 from shift_jax.training.runs.history import History
-from shift_jax.training.runs.workdir import claim_workdir, flatten
+from shift_jax.training.runs.workdir import claim_workdir
 
 if TYPE_CHECKING:
     from shift_jax.training.on_device.in_memory_run import Trained

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from shift_jax.config import check, flatten, nested
 from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
 from shift_jax.training.mesh import make_mesh
@@ -22,7 +23,7 @@ from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.step import TrainState, init_state, make_update
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    from shift_jax.config import ClassificationConfig
 
 
 # Fields of a config that ask for what this does not do, and the values that do not.
@@ -35,7 +36,6 @@ _ONLY = {
     "data.augmentation": "pad_crop_flip",
     "data.image_size": 0,
     "data.eval_crop": 1.0,
-    "data.sampling": "uniform",
     "data.train_split": "train",
     "data.eval_split": "test",
 }
@@ -95,7 +95,7 @@ class Computations:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: ClassificationConfig,
         arrays: Arrays,
         device: jax.Device,
         *,
@@ -239,18 +239,17 @@ def _test_batches(arrays: Arrays, size: int) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: ClassificationConfig) -> None:
     """Raises InputError for what this does not do."""
     if jax.process_count() > 1:
         raise InputError("Training in memory has one process: start it without --num_processes.")
+    check(config)
+    values = flatten(nested(config))
     for field, only in _ONLY.items():
-        value = config
-        for name in field.split("."):
-            # Configs of older checkpoints do not have all of them.
-            value = value.get(name, only)
-        if value != only:
+        if values[field] != only:
             raise InputError(
-                f"{field} is {value!r}, but training in memory knows {only!r} only: use train.py."
+                f"{field} is {values[field]!r}, but training in memory knows {only!r} only: use "
+                "train.py."
             )
     if config.epochs != int(config.epochs) or config.epochs < 1:
         raise InputError(

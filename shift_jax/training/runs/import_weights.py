@@ -5,6 +5,7 @@ The commands are `shift_jax.weights.import_torch` and `shift_jax.weights.export_
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shift_jax.config import DataConfig, ExperimentConfig, check, from_dict, to_dict
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_folder
 from shift_jax.models import model_record
@@ -56,7 +58,8 @@ def import_weights(
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output} is there already: give a new --output folder.")
         imported = read_network(file, model, arguments, shift_order)
-        _write(output, imported.variables, _config(imported, dataset, data_dir))
+        config = _config(imported, dataset, data_dir)
+        _write(output, imported.variables, to_dict(config))
     except OSError as error:
         raise InputError(
             f"{output} cannot be written ({error.strerror}): choose another --output."
@@ -101,8 +104,8 @@ def export_safetensors(
     write_safetensors(output, variables, {"config": json.dumps(config, sort_keys=True)})
 
 
-def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) -> dict:
-    """As much of a config as evaluation reads; `configs/common.py` explains the fields."""
+def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) -> ExperimentConfig:
+    """The config with which evaluation reads the dataset."""
     record = model_record(imported.model)
     given = dict(imported.data or {})
     if dataset not in (None, given.get("name")):
@@ -112,41 +115,31 @@ def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) ->
     name = dataset or given.get("name") or guessed
     if not isinstance(name, str):
         raise InputError(
-            f"The network has {imported.num_classes} classes, which neither CIFAR has: say by "
-            "--dataset=NAME what it is to be evaluated on."
+            f"The network has {imported.num_classes} classes, which neither CIFAR has: name the "
+            "dataset to evaluate on by --dataset=NAME."
         )
     channels = imported.image_channels
     is_rgb = channels == len(record.mean)
     data = {
-        "name": name,
-        "data_dir": "",
-        "train_split": "train",
         "eval_split": "validation" if name == "imagenet2012" else "test",
         "image_size": record.image_shape[0],
         "eval_crop": record.crop,
-        "pad": 0,
-        "flip": False,
-        "mean": list(record.mean) if is_rgb else [0.5] * channels,
-        "std": list(record.std) if is_rgb else [0.5] * channels,
-        "drop_remainder": False,
-        "num_workers": 0,
+        "mean": record.mean if is_rgb else (0.5,) * channels,
+        "std": record.std if is_rgb else (0.5,) * channels,
     }
-    # Of a file only what evaluation knows, in the types that it knows.
-    data |= {key: v for key, v in given.items() if type(v) is type(data.get(key))}
+    # The file of another task has more fields.
+    known = {field.name for field in dataclasses.fields(DataConfig)}
+    data |= {key: value for key, value in given.items() if key in known}
     data["name"] = name
     if data_dir is not None:
         data["data_dir"] = str(Path(data_dir).absolute()) if data_dir else ""
-    return {
-        "task": "classification" if imported.is_classifier else "",
-        "seed": 0,
-        "model": {
-            "name": imported.model,
-            "dtype": "float32",
-            "initialization": "he",
-            **imported.arguments,
-        },
-        "data": data,
-        "batch_size": 128,
-        "eval_batch_size": 128,
-        "label_smoothing": 0.0,
-    }
+    config = from_dict(
+        {
+            "task": "classification" if imported.is_classifier else "",
+            "model": {"name": imported.model, **imported.arguments},
+            "data": data,
+            "eval_batch_size": 128,
+        }
+    )
+    check(config)
+    return config

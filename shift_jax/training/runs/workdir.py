@@ -9,32 +9,17 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from shift_jax.config import ExperimentConfig, flatten
+from shift_jax.config.setting import walk
 from shift_jax.errors import InputError
 from shift_jax.files import lock, replaced_file
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
-# Fields that change how a run is carried out but nothing of what it computes.
-RUNTIME_ONLY_FIELDS = (
-    "data.data_dir",
-    "data.num_workers",
-    "data.max_unreadable_fraction",
-    "eval_batch_size",
-    "log_every_steps",
-    "keep_latest",
-    "keep_best",
-    "tensorboard",
-    "fsdp",
-    "checkpoint_every_steps",
+RUNTIME_ONLY_FIELDS = frozenset(
+    field.name for field in walk(ExperimentConfig()) if field.setting.runtime_only
 )
-
-
-def as_dict(config: ConfigDict) -> dict:
-    """Returns a config as plain JSON values."""
-    return json.loads(json.dumps(config.to_dict()))
+"""Fields that change how a run is carried out but nothing of what it computes."""
 
 
 def claim_workdir(workdir: Path, config: dict) -> None:
@@ -100,7 +85,7 @@ def computed_fields(config: dict) -> dict[str, Any]:
 def _runtime_only_fields(fields: dict[str, Any]) -> set[str]:
     # A dataset's folder may move with the machine, but of these it is the dataset itself.
     is_folder = fields.get("data.name") in ("folder", "identities", "photos")
-    return set(RUNTIME_ONLY_FIELDS) - ({"data.data_dir"} if is_folder else set())
+    return RUNTIME_ONLY_FIELDS - ({"data.data_dir"} if is_folder else set())
 
 
 @contextlib.contextmanager
@@ -159,14 +144,3 @@ def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that `path` is either the old file or the whole new one."""
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, with keys such as "optimizer.momentum"."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

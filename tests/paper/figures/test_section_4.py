@@ -8,7 +8,7 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from configs import quickstart
+from shift_jax.config import quickstart, to_dict
 from shift_jax.data import UnreadableImageError, load_source
 from shift_jax.errors import InputError
 from shift_jax.ops import shift_offsets
@@ -19,7 +19,7 @@ from shift_jax.paper.figures.pictures import save_picture
 from shift_jax.paper.figures.section_4 import are_few, draw_figures
 from shift_jax.paper.figures.trained_network import trained_network
 from shift_jax.training.runs.checkpoints import Checkpoints
-from shift_jax.training.runs.workdir import as_dict, claim_workdir
+from shift_jax.training.runs.workdir import claim_workdir
 from tests.models.small import random_variables, small_model
 
 DIGITS = "shiftresnet20.digits"
@@ -77,7 +77,7 @@ def make_run(digits, tmp_path):
     """Makes the folder of a run that ended with the shipped weights."""
 
     def make(**data):
-        config = as_dict(quickstart.get_config())
+        config = to_dict(quickstart())
         config["data"] |= data
         claim_workdir(tmp_path / "run", config)
         with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
+from shift_jax.config import ClassificationConfig, FacesConfig, override
 from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
 from shift_jax.training.evaluation import TrainedModel, checkpoint_of
@@ -42,9 +42,9 @@ STEPS = 3
 
 def config(epochs=2.0, **model):
     """All that the authors' recipe has, for a network of one block."""
-    config = common.classification()
+    config = ClassificationConfig()
     config.model.name = "tiny_block"
-    config.model.expansion = 1.0
+    config.model.arguments = {"expansion": 1.0}
     config.data.name = "digits"
     config.data.pad = 1
     config.data.flip = True
@@ -424,21 +424,21 @@ def test_a_run_that_is_trained_again_has_the_new_network(alone, tmp_path):
         ("data.augmentation", "inception"),
         ("data.image_size", 16),
         ("data.eval_crop", 0.9),
-        ("data.sampling", "balanced"),
         ("data.train_split", "train[:10]"),
         ("data.eval_split", "validation"),
-        ("task", "faces"),
     ],
 )
 def test_what_it_does_not_do_is_refused(field, value):
-    c = config()
-    *parents, name = field.split(".")
-    part = c.data if parents else c
-    part[name] = value
+    c = override(config(), {field: value})
     with pytest.raises(
         InputError, match=re.escape(f"{field} is {value!r}, but") + ".*use train.py"
     ):
         train(c, ARRAYS)
+
+
+def test_another_task_is_refused():
+    with pytest.raises(InputError, match="task is 'faces', but.*use train.py"):
+        train(FacesConfig(), ARRAYS)
 
 
 def test_numbers_out_of_range_are_refused():
