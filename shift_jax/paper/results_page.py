@@ -116,7 +116,7 @@ def results_page(
 
 
 def save_page(path: str | os.PathLike[str], page: str) -> None:
-    """Writes the page, replacing the old one at once, or keeping it where that fails.
+    """Writes the page; if that fails, an existing page stays.
 
     Raises:
       InputError: a file that cannot be written.
@@ -126,7 +126,7 @@ def save_page(path: str | os.PathLike[str], page: str) -> None:
 
 
 def _weights_beside(path: str | Path, results: Iterable[Result]) -> dict[str, tuple[float, ...]]:
-    """The allocations of rows that are not built in, from the files beside the rows' file."""
+    """The weights of allocations that are not built in, from the files beside the results."""
     names = {run.allocation for run in results} - {"", *NAMED_ALLOCATIONS}
     weights = {}
     for name in sorted(names):
@@ -139,16 +139,16 @@ def _weights_beside(path: str | Path, results: Iterable[Result]) -> dict[str, tu
 
 
 def write_page(output: Path, cifar100: Path | None = None, cifar10: Path | None = None) -> None:
-    """Writes the page and prints how many runs it has.
+    """Writes the page and prints its number of runs.
 
     Args:
       output: the page.
-      cifar100: the sweep's results file; default: `CIFAR100`, which may be absent. Beside it are
-        the allocations that are not named ones, NAME.json.
-      cifar10: likewise of CIFAR-10; default: `CIFAR10`.
+      cifar100: the sweep's results file; None for `CIFAR100`, which may be absent. NAME.json beside
+        it is an allocation that is not built in.
+      cifar10: the same for CIFAR-10; None for `CIFAR10`.
 
     Raises:
-      InputError: a file that is not there, is damaged or cannot be written.
+      InputError: a file that does not exist, is damaged or cannot be written.
     """
     runs, runs_10 = rows_of_file(cifar100, CIFAR100), rows_of_file(cifar10, CIFAR10)
     weights = _weights_beside(cifar10 or CIFAR10, runs_10)

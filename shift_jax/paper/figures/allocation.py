@@ -50,22 +50,24 @@ def weights_from_contributions(
     sizes = sorted({each.kernel_size for each in contributions})
     if len(sizes) != 1:
         raise InputError(
-            f"The modules have shifts of {len(sizes)} kernel sizes {sizes}, but an allocation is "
-            "of one: give modules of one kernel size."
+            f"The modules have {len(sizes)} kernel sizes {sizes}, but an allocation is for one: "
+            "give modules of one kernel size."
         )
     directions = sizes[0] ** 2
     if not 1 <= keep <= directions:
         raise InputError(
-            f"keep is {keep}, expected how many of the {directions} directions keep channels: 1 to "
+            f"keep is {keep}, expected the number of directions that keep channels, 1 to "
             f"{directions}."
         )
     maps = np.stack([direction_map(each).ravel() for each in contributions])
     means = np.nanmean(maps, axis=1, keepdims=True)
     if not (means > 0).all():
-        raise InputError("A module's weights are all 0, which rank no direction: train it first.")
+        raise InputError(
+            "A module's weights are all 0 and rank no direction: train the network first."
+        )
     is_known = ~np.isnan(maps)
     weights = np.nansum(maps / means, axis=0) / np.maximum(is_known.sum(axis=0), 1)
-    # Rounded, so that the order is that of the numbers which are written.
+    # Rounded first, so that the order is that of the written numbers.
     weights = (weights / weights.max()).round(4)
     weights[np.argsort(-weights, kind="stable")[keep:]] = 0
     return tuple(weights.tolist())
@@ -77,21 +79,21 @@ def write_allocation(
     """Writes the allocation of a network's contributions as JSON, and prints it.
 
     Args:
-      output: the file, {"name": NAME, "direction_weights": [...]}; it ends in .json.
-      name: of the allocation; none that a built-in one has.
-      workdir: folder of a run.
-      weights: name of a shipped network instead.
+      output: the file, {"name": NAME, "direction_weights": [...]}, ending in .json.
+      name: the name of the allocation, other than that of a built-in one.
+      workdir: the folder of a run.
+      weights: the name of a shipped network instead.
       keep: see `weights_from_contributions`.
 
     Raises:
-      InputError: a bad name, network or file, or what `weights_from_contributions` refuses.
+      InputError: a bad name, network, file or `keep`.
     """
     from shift_jax.paper.figures.trained_network import trained_network
 
     check_allocation_name(name)
     if output.suffix != ".json":
         raise InputError(
-            f"{output} does not end in .json, by which the sweep knows an allocation's file: give "
+            f"{output} does not end in .json, by which the sweep recognizes an allocation: name "
             "another --output."
         )
     network = trained_network(workdir, weights)
@@ -102,14 +104,14 @@ def write_allocation(
         write_json(output, {"name": name, "direction_weights": direction_weights})
     except OSError as error:
         raise InputError(
-            f"{output} cannot be written ({error.strerror}): give another --output."
+            f"{output} cannot be written ({error.strerror}): name another --output."
         ) from error
     print(_maps(direction_weights, contributions[0].kernel_size))
     print(f"written to {output}")
 
 
 def _maps(weights: Sequence[float], kernel_size: int) -> str:
-    """The weights as a square, and beside it how many channels of some widths they get."""
+    """The weights as a square, and the channels of each direction in layers of some widths."""
     columns = [("weight of a direction", [f"{weight:.3f}" for weight in weights])]
     for channels in _EXAMPLES:
         offsets = allocate_offsets(channels, kernel_size, weights) + kernel_size // 2

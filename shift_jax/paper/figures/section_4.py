@@ -1,7 +1,7 @@
 """Figures 7 and 8 for any trained shift network, and Section 4.1's list of redundant channels.
 
-Figure 7 has the contributions of one module's channels and directions; Figure 8 has the
-correlations of its channels on test images.
+Figure 7 shows the contributions of one module's channels and directions, Figure 8 the correlations
+of its channels on test images.
 """
 
 from __future__ import annotations

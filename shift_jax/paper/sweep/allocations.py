@@ -37,7 +37,7 @@ def check_allocation_name(name: object) -> str:
 
 
 def read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
-    """Returns the name and the direction weights in a file of `shift_jax.paper.figures.allocation`.
+    """Returns the name and the direction weights in a file of `shift-jax allocation`.
 
     Raises:
       InputError: the file cannot be read, or holds no allocation.

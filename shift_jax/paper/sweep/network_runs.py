@@ -54,7 +54,7 @@ def rows_of_file(path: Path | None, default: str) -> list[Result]:
     """Returns the rows of a results file.
 
     Args:
-      path: the file; None is the default one, which may be absent.
+      path: the file; None for the default file, which may be absent.
       default: the default file.
 
     Raises:

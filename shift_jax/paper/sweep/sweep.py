@@ -1,4 +1,4 @@
-"""A sweep: the networks of a table of the paper, trained one after the other as time allows."""
+"""A sweep trains networks of the paper one after the other, as time allows."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def run_sweep(
     data_dir: Path | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Trains what has no row in the results file yet, and says what is left.
+    """Trains the networks without a row in the results file, and prints what is left.
 
     Args:
       dataset: one of `shift_jax.training.on_device.arrays.DATASETS`.
-      networks: the most important first.
-      seeds: of each network; None is `default_seeds`.
-      epochs: of the schedule.
-      budget_minutes: after which it saves and ends.
+      networks: the networks, the most important first.
+      seeds: the seeds of each network; None for `default_seeds`.
+      epochs: the length of the schedule.
+      budget_minutes: the time after which the sweep saves and ends.
       results: the CSV file.
-      workdir: of states and finished runs.
+      workdir: the folder of states and finished runs.
       arrays, data_dir: `path` and `data_dir` of `load_arrays`.
       dry_run: whether to train nothing.
 
     Raises:
-      InputError: files that cannot be used, or networks that could not be trained.
+      InputError: a file that cannot be used, or a network that could not be trained.
       StoppedError: SIGTERM or Ctrl-C, after saving.
     """
     deadline = time.monotonic() + 60 * budget_minutes
@@ -70,6 +70,4 @@ def run_sweep(
     for job in left:
         say(f"  {sweep.describe(job)}")
     if sweep.failed:
-        raise InputError(
-            f"{len(sweep.failed)} could not be trained: look above for the reason of each."
-        )
+        raise InputError(f"{len(sweep.failed)} could not be trained: the lines above tell why.")

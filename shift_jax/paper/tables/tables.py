@@ -1,4 +1,4 @@
-"""The paper's tables beside what this package's networks really count."""
+"""The paper's tables beside the exact counts of this package's networks."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_bad_input():
         with pytest.raises(InputError, match="give modules of one kernel size"):
             weights_from_contributions(modules)
     for keep in (0, 10):
-        with pytest.raises(InputError, match=f"keep is {keep}, expected .*: 1 to 9"):
+        with pytest.raises(InputError, match=f"keep is {keep}, expected .*, 1 to 9"):
             weights_from_contributions([three], keep=keep)
     with pytest.raises(InputError, match="weights are all 0"):
         weights_from_contributions([three._replace(norms=np.zeros(9))])
