@@ -154,8 +154,8 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
         >>> from shift_jax import create_model
         >>> model = create_model("shiftresnet20", num_classes=100, expansion=3)
         >>> images = jnp.zeros((2, 32, 32, 3))
-        >>> variables = jax.jit(model.init)(jax.random.key(0), images)
-        >>> jax.jit(model.apply)(variables, images).shape
+        >>> logits, variables = jax.jit(model.init_with_output)(jax.random.key(0), images)
+        >>> logits.shape
         (2, 100)
 
     With `features_only=True` the network returns the feature maps of its stages:

@@ -1,5 +1,7 @@
 """Networks of the zoo with few blocks and thin hidden layers, quick to compile."""
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +54,7 @@ def small_shape(name):
 
 def random_variables(model, image_shape, seed=0):
     """Variables of He's size without compiling the initialisation."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    shapes = _shapes(model, image_shape)
     rng = np.random.default_rng(seed)
 
     def value(path, leaf):
@@ -72,3 +73,9 @@ def random_variables(model, image_shape, seed=0):
 def random_images(shape, batch=2, seed=0):
     """Normal pixels [batch, *shape]."""
     return np.random.default_rng(seed).normal(size=(batch, *shape)).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _shapes(model, image_shape):
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
