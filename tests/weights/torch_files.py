@@ -179,3 +179,30 @@ def module(cls: Name, parameters=(), buffers=(), modules=(), **attributes) -> Ne
     parts = {"_parameters": parameters, "_buffers": buffers, "_modules": modules}
     state = {name: OrderedDict(part) for name, part in parts.items()}
     return New(cls, {"training": True, **state, **attributes})
+
+
+KERNEL = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+
+
+def saved(path, tensors=None, **options):
+    """Writes a state dict of two tensors."""
+    file = File(**options)
+    tensors = {"conv.weight": KERNEL, "bn.steps": np.int64([7])} if tensors is None else tensors
+    file.save(path, OrderedDict((name, file.tensor(array)) for name, array in tensors.items()))
+    return path
+
+
+def in_zip(path, pickle_bytes, storages=()):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle_bytes)
+        for key, data in storages:
+            archive.writestr(f"archive/data/{key}", data)
+    return path
+
+
+def assert_same(tensors, expected):
+    assert list(tensors) == list(expected)
+    for name, array in tensors.items():
+        assert array.dtype == expected[name].dtype and array.shape == expected[name].shape
+        assert array.flags.c_contiguous and array.flags.owndata and array.flags.writeable
+        np.testing.assert_array_equal(array, expected[name])
