@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from shift_jax.commands import exits
-from shift_jax.commands.dispatch import command_module
+from shift_jax.commands.dispatch import command
 from shift_jax.commands.line import RefusedError
 from shift_jax.errors import InputError
 
@@ -27,8 +27,8 @@ def run(name: str) -> int:
             return self.action.type(value) if isinstance(value, str) else value
 
     flags.disclaim_key_flags()  # They are those of the script that calls this.
-    module = command_module(name)
-    line = module.command_line()
+    module = command(name)
+    line = module.line
     script = sys.modules["__main__"]
     script.__doc__ = script.__doc__ or line.description  # python -OO leaves it out.
     for action in line.flags.values():

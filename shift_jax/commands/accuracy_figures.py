@@ -7,37 +7,21 @@ of other schedules than the paper's. All are drawn over our counts, and Figure 5
 paper's counter takes every convolution of a block at the block's input resolution.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from pathlib import Path
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import DIR, FILE, CommandLine
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("accuracy-figures")
-    line.add_argument(
-        "--results",
-        type=path,
-        metavar="FILE",
-        help="The sweep's results file. Default: results/cifar100.csv, if it is there.",
-    )
-    line.add_argument(
-        "--output",
-        type=path,
-        default=Path("docs/pictures"),
-        metavar="DIR",
-        help="Folder for the pictures.",
-    )
-    return line
+line = CommandLine("accuracy-figures")
+line.add(
+    "--results",
+    "The sweep's results file. Default: results/cifar100.csv, if it is there.",
+    FILE,
+)
+line.add("--output", "Folder for the pictures.", DIR, default=Path("docs/pictures"))
 
 
 def main(options: Namespace) -> None:
-    """Draws."""
     from shift_jax.paper.figures.accuracy import draw_both
     from shift_jax.paper.sweep.network_runs import rows_of_file
 
@@ -45,4 +29,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("accuracy-figures"))
+    line.run(main)

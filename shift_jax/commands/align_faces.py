@@ -16,54 +16,39 @@ One process uses little more than one core: start several, on SRC/A and DST/A, S
 environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, and makes TensorFlow talk.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, number, path
+from shift_jax.commands.line import PATH, CommandLine, number
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine(
-        "align-faces",
-        "Name a folder of photos and one for the aligned faces",
-        "SRC DST --image_size=160",
-    )
-    line.add_argument("source", type=path, metavar="SRC", help="Folder of photos.")
-    line.add_argument("target", type=path, metavar="DST", help="Folder for the aligned faces.")
-    line.add_argument(
-        "--image_size",
-        type=number(int),
-        default=160,
-        metavar="PIXELS",
-        help="Side of the aligned faces.",
-    )
-    line.add_argument(
-        "--face",
-        choices=("largest", "most_central"),
-        default="largest",
-        help="Which face of a photo with several.",
-    )
-    line.add_argument(
-        "--no_face",
-        choices=("skip", "centre_crop"),
-        default="skip",
-        help="What to do with photos without a face; centre_crop takes their central square.",
-    )
-    line.add_argument(
-        "--min_confidence",
-        type=number(float),
-        default=0.9,
-        help="How sure MTCNN must be of a face, above 0 and below 1.",
-    )
-    return line
+line = CommandLine(
+    "align-faces",
+    "Name a folder of photos and one for the aligned faces",
+    "SRC DST --image_size=160",
+)
+line.add("source", "Folder of photos.", PATH, metavar="SRC")
+line.add("target", "Folder for the aligned faces.", PATH, metavar="DST")
+line.add("--image_size", "Side of the aligned faces.", number(int), default=160, metavar="PIXELS")
+line.add(
+    "--face",
+    "Which face of a photo with several.",
+    choices=("largest", "most_central"),
+    default="largest",
+)
+line.add(
+    "--no_face",
+    "What to do with photos without a face; centre_crop takes their central square.",
+    choices=("skip", "centre_crop"),
+    default="skip",
+)
+line.add(
+    "--min_confidence",
+    "How sure MTCNN must be of a face, above 0 and below 1.",
+    number(float),
+    default=0.9,
+)
 
 
 def main(options: Namespace) -> None:
-    """Aligns the faces."""
     from shift_jax.data.faces.align_faces import FaceDetector, align_folder, summary
 
     rows = align_folder(
@@ -78,4 +63,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("align-faces"))
+    line.run(main)

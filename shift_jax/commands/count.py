@@ -18,36 +18,31 @@ from argparse import ArgumentTypeError, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from shift_jax.commands.dispatch import run
 from shift_jax.commands.line import CommandLine
 
 if TYPE_CHECKING:
     from shift_jax.counting import LayerRow
 
 
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("count", "Name one model", "shiftnet_a", takes="model arguments")
-    line.add_argument(
-        "model", help="Name such as shiftnet_a; shift_jax.list_models() returns all of them."
-    )
-    line.add_argument(
-        "--image_size",
-        type=_image_size,
-        metavar="SIZE",
-        help="Pixels as 224, or height and width as 224x192; without it the published size.",
-    )
-    line.add_argument(
-        "--format",
-        choices=("text", "csv", "json", "markdown"),
-        default="text",
-        help="Of the table.",
-    )
-    return line
+def _image_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text)
+    if not match:
+        raise ArgumentTypeError("pixels such as 224, or height and width as 224x192")
+    return int(match[1]), int(match[2] or match[1])
+
+
+line = CommandLine("count", "Name one model", "shiftnet_a", takes="model arguments")
+line.add("model", "Name such as shiftnet_a; shift_jax.list_models() returns all of them.")
+line.add(
+    "--image_size",
+    "Pixels as 224, or height and width as 224x192; without it the published size.",
+    _image_size,
+    metavar="SIZE",
+)
+line.add("--format", "Of the table.", choices=("text", "csv", "json", "markdown"), default="text")
 
 
 def main(options: Namespace) -> None:
-    """Prints the layers."""
     from shift_jax.counting import layer_table
     from shift_jax.markdown import markdown_table, text_table
     from shift_jax.models import create_model, model_record
@@ -95,12 +90,5 @@ def _by(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def _image_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text)
-    if not match:
-        raise ArgumentTypeError("pixels such as 224, or height and width as 224x192")
-    return int(match[1]), int(match[2] or match[1])
-
-
 if __name__ == "__main__":
-    sys.exit(run("count"))
+    line.run(main)

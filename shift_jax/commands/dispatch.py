@@ -42,29 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in COMMANDS:
-        return run(name, rest)
+        module = command(name)
+        return exits.run(lambda: module.line.parse(rest), module.main)
     return exits.run(lambda: Namespace(name=name), lambda options: _overview(options.name))
 
 
-def run(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status.
-
-    Args:
-      name: one of `COMMANDS`.
-      arguments: default: those of this process.
-    """
-    module = command_module(name)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return exits.run(lambda: module.command_line().parse(arguments), module.main)
-
-
-def call(name: str, arguments: Sequence[str]) -> None:
-    """Runs one command like a function: mistakes are exceptions and not an exit status."""
-    module = command_module(name)
-    module.main(module.command_line().parse(arguments))
-
-
-def command_module(name: str) -> ModuleType:
+def command(name: str) -> ModuleType:
     """Imports one command and no other, since others take their time and more packages."""
     return importlib.import_module(f"shift_jax.commands.{name.replace('-', '_')}")
 
@@ -75,9 +58,9 @@ def _overview(name: str) -> None:
     elif name in ("--help", "-h"):
         width = max(map(len, COMMANDS))
         print("usage: shift-jax COMMAND [ARGUMENTS]\n")
-        for command in COMMANDS:
-            summary = documentation(command).partition("\n\n")[0].replace("\n", " ")
-            print(f"  {command:{width}}  {summary}")
+        for each in COMMANDS:
+            summary = documentation(each).partition("\n\n")[0].replace("\n", " ")
+            print(f"  {each:{width}}  {summary}")
         print("\nshift-jax COMMAND --help explains one; shift-jax --version prints the version.")
     elif name:
         raise InputError(

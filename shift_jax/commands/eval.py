@@ -10,61 +10,46 @@ Prints the task's metrics and writes them as JSON, for some tasks with a picture
 checkout `python eval.py` is the same, with absl's flags.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import ArgumentTypeError, Namespace
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import DIR, FILE, CommandLine
 
 
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("eval")
-    line.add_argument("--workdir", type=path, metavar="DIR", help="Folder of a run.")
-    line.add_argument(
-        "--checkpoint", type=path, metavar="DIR", help="Folder of one checkpoint instead."
-    )
-    line.add_argument("--weights", metavar="NAME", help="Name of shipped weights instead.")
-    line.add_argument(
-        "--which",
-        choices=("latest", "best"),
-        default="latest",
-        help="Which checkpoint of --workdir.",
-    )
-    line.add_argument("--split", help="Split to evaluate; without it the config's.")
-    line.add_argument(
-        "--data_dir",
-        type=path,
-        metavar="DIR",
-        help="Where the dataset is; without it where the config says.",
-    )
-    line.add_argument(
-        "--pairs_file", type=path, metavar="FILE", help="Pairs of faces, for --split=lfw or ytf."
-    )
-    line.add_argument(
-        "--set",
-        type=_field,
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="Field of the config to evaluate with, such as verification.num_pairs=1000. May be "
-        "given more than once.",
-    )
-    line.add_argument(
-        "--output",
-        type=path,
-        metavar="FILE",
-        help="JSON file; without it metrics.json or metrics_SPLIT.json, in the workdir or "
-        "runs/NAME.",
-    )
-    line.add_process_flags()
-    return line
+def _field(text: str) -> tuple[str, object]:
+    from shift_jax.config import literal
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ArgumentTypeError("FIELD=VALUE")
+    return key, literal(value)
+
+
+line = CommandLine("eval")
+line.add("--workdir", "Folder of a run.", DIR)
+line.add("--checkpoint", "Folder of one checkpoint instead.", DIR)
+line.add("--weights", "Name of shipped weights instead.", metavar="NAME")
+line.add("--which", "Which checkpoint of --workdir.", choices=("latest", "best"), default="latest")
+line.add("--split", "Split to evaluate; without it the config's.")
+line.add("--data_dir", "Where the dataset is; without it where the config says.", DIR)
+line.add("--pairs_file", "Pairs of faces, for --split=lfw or ytf.", FILE)
+line.add(
+    "--set",
+    "Field of the config to evaluate with, such as verification.num_pairs=1000. May be given more"
+    " than once.",
+    _field,
+    action="append",
+    default=[],
+    metavar="FIELD=VALUE",
+)
+line.add(
+    "--output",
+    "JSON file; without it metrics.json or metrics_SPLIT.json, in the workdir or runs/NAME.",
+    FILE,
+)
+line.add_process_flags()
 
 
 def main(options: Namespace) -> None:
-    """Evaluates."""
     from shift_jax.training.evaluation import evaluate_and_report
 
     evaluate_and_report(
@@ -80,14 +65,5 @@ def main(options: Namespace) -> None:
     )
 
 
-def _field(text: str) -> tuple[str, object]:
-    from shift_jax.config import literal
-
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ArgumentTypeError("FIELD=VALUE")
-    return key, literal(value)
-
-
 if __name__ == "__main__":
-    sys.exit(run("eval"))
+    line.run(main)

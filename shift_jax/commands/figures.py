@@ -7,46 +7,33 @@ Draws figure7.png (the contributions of one module's channels and directions) an
 correlations of its channels on test images), and writes redundant_pairs.csv.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from pathlib import Path
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, number, path
+from shift_jax.commands.line import DIR, CommandLine, number
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("figures")
-    line.add_argument("--workdir", type=path, metavar="DIR", help="Folder of a run.")
-    line.add_argument("--weights", metavar="NAME", help="Name of a shipped network instead.")
-    line.add_argument(
-        "--module",
-        metavar="PATH",
-        help="Path of a module, such as group1_block2. Without it the first module that keeps its "
-        "number of channels.",
-    )
-    line.add_argument("--split", help="Of the images; without it the evaluation split.")
-    line.add_argument(
-        "--num_images", type=number(int), default=1000, help="Spread evenly over the split."
-    )
-    line.add_argument(
-        "--threshold",
-        type=number(float),
-        default=0.9,
-        help="Channels with a larger |correlation| are redundant.",
-    )
-    line.add_argument("--data_dir", type=path, metavar="DIR", help="Where the dataset is.")
-    line.add_argument(
-        "--output", type=path, metavar="DIR", help="Without it the run's folder, or this one."
-    )
-    return line
+line = CommandLine("figures")
+line.add("--workdir", "Folder of a run.", DIR)
+line.add("--weights", "Name of a shipped network instead.", metavar="NAME")
+line.add(
+    "--module",
+    "Path of a module, such as group1_block2. Without it the first module that keeps its number "
+    "of channels.",
+    metavar="PATH",
+)
+line.add("--split", "Of the images; without it the evaluation split.")
+line.add("--num_images", "Spread evenly over the split.", number(int), default=1000)
+line.add(
+    "--threshold",
+    "Channels with a larger |correlation| are redundant.",
+    number(float),
+    default=0.9,
+)
+line.add("--data_dir", "Where the dataset is.", DIR)
+line.add("--output", "Without it the run's folder, or this one.", DIR)
 
 
 def main(options: Namespace) -> None:
-    """Draws."""
     from shift_jax.paper.figures.section_4 import draw_figures
     from shift_jax.paper.figures.trained_network import trained_network
 
@@ -61,4 +48,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("figures"))
+    line.run(main)

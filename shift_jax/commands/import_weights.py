@@ -8,62 +8,40 @@ Keras' .h5 or .npz of VGG-16 and VGG-19; or a .safetensors file of shift_jax, wh
 itself. All flags but those below are arguments of the model, such as --expansion=3.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import DIR, FILE, CommandLine
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine(
-        "import-weights",
-        "Name one file and a folder to make",
-        "FILE --model=shiftresnet20 --expansion=3 --output=DIR",
-        takes="model arguments",
-    )
-    line.add_argument("file", type=path, metavar="FILE", help="The file of weights.")
-    line.add_argument(
-        "--model", metavar="NAME", help="Of the network; a .safetensors file knows it."
-    )
-    line.add_argument(
-        "--output", type=path, required=True, metavar="DIR", help="Folder to make, of a run."
-    )
-    line.add_argument("--dataset", metavar="NAME", help="What eval is to evaluate on.")
-    line.add_argument(
-        "--data_dir",
-        type=path,
-        metavar="DIR",
-        help="Where the dataset is; without it where the file says, or TFDS's default.",
-    )
-    line.add_argument(
-        "--shift_order",
-        choices=("interleaved", "grouped"),
-        default="interleaved",
-        help="Order of the channels that the shifts were trained in: grouped is the paper's, "
-        "interleaved that of the authors' CUDA kernel.",
-    )
-    return line
+line = CommandLine(
+    "import-weights",
+    "Name one file and a folder to make",
+    "FILE --model=shiftresnet20 --expansion=3 --output=DIR",
+    takes="model arguments",
+)
+line.add("file", "The file of weights.", FILE, metavar="FILE")
+line.add("--model", "Of the network; a .safetensors file knows it.", metavar="NAME")
+line.add("--output", "Folder to make, of a run.", DIR, required=True)
+line.add("--dataset", "What eval is to evaluate on.", metavar="NAME")
+line.add(
+    "--data_dir",
+    "Where the dataset is; without it where the file says, or TFDS's default.",
+    DIR,
+)
+line.add(
+    "--shift_order",
+    "Order of the channels that the shifts were trained in: grouped is the paper's, interleaved "
+    "that of the authors' CUDA kernel.",
+    choices=("interleaved", "grouped"),
+    default="interleaved",
+)
 
 
 def main(options: Namespace) -> None:
-    """Imports the file."""
     import jax
 
     from shift_jax.training.runs.import_weights import import_weights
 
-    imported = import_weights(
-        options.file,
-        options.output,
-        model=options.model,
-        arguments=options.arguments,
-        shift_order=options.shift_order,
-        dataset=options.dataset,
-        data_dir=options.data_dir,
-    )
+    imported = import_weights(**vars(options))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(imported.variables["params"]))
     print(f"{imported.model}: {parameters:,} parameters{imported.remarks}")
     print(f"written to {options.output}")
@@ -72,4 +50,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("import-weights"))
+    line.run(main)

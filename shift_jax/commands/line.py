@@ -6,11 +6,13 @@ import argparse
 import ast
 import math
 import os
+import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from shift_jax.commands import exits
 from shift_jax.errors import InputError, check_choice, did_you_mean
 
 
@@ -42,46 +44,50 @@ class CommandLine(argparse.ArgumentParser):
             add_help=False,
             allow_abbrev=False,
         )
-        super().add_argument("-h", "--help", action="help", help="Print this and exit.")
+        self.add_argument("-h", "--help", action="help", help="Print this and exit.")
         self.flags: dict[str, argparse.Action] = {}
         self._needs = f"{needs}, as in {self.prog} {example}." if needs else ""
         self._takes = takes
         if takes == "config":
-            self.add_argument(
+            self.add(
                 "--config",
+                "Config file. --config.FIELD=VALUE overrides a field of it.",
                 required=True,
                 metavar="FILE[:OPTIONS]",
-                help="Config file. --config.FIELD=VALUE overrides a field of it.",
             )
 
-    def add_argument(
+    def add(
         self,
-        *names: str,
-        type: Callable[[str], Any] = str,
+        name: str,
         help: str,
-        empty: bool = False,
+        type: Callable[[str], Any] = str,
+        *,
+        choices: Sequence[str] = (),
+        metavar: str | None = None,
         **settings: Any,
-    ) -> argparse.Action:
-        """Adds an argument; see argparse.
+    ) -> None:
+        """Adds a flag or a positional argument. An empty text is a value of none.
 
         Args:
-          *names: of the flag, or of the positional argument.
-          type: converts the text. It raises `ArgumentTypeError` with what was expected, such as
-            "true or false", or InputError with a whole sentence.
-          help: what the argument means. The default is added to it.
-          empty: whether an empty text is a value, and not a shell's variable that is not set.
-          **settings: as in argparse.
+          name: such as "--workdir" or "photo".
+          help: what it means. The default is added to the sentence.
+          type: converts the text. `bool` reads "true" and "false". Others raise
+            `ArgumentTypeError` with what they expected, such as "a number".
+          choices: the texts that are allowed.
+          metavar: the value's name in the help; default: that of the type, or the choices.
+          **settings: others of argparse's `add_argument`.
         """
-        name, choices = names[0], settings.get("choices")
+        if type is bool:
+            choices = ("true", "false")
 
         def convert(text: str) -> Any:
-            if not text and not empty:
+            if not text:  # As from a shell's variable that is not set.
                 hint = "give one" if settings.get("required") else "give one, or leave it out"
                 raise RefusedError(f"{name}= has no value: {hint}.")
             try:
                 if choices:
                     check_choice(name, text, choices)
-                return type(text)
+                return text == "true" if type is bool else type(text)
             except ArgumentTypeError as expected:
                 raise RefusedError(f"{name} is {text!r}, expected {expected}.") from expected
             except InputError as error:
@@ -89,35 +95,33 @@ class CommandLine(argparse.ArgumentParser):
 
         default = settings.get("default")
         if default not in (None, []):
-            shown = str(default).lower() if isinstance(default, bool) else default
-            help = f"{help} Default: {shown}."
+            help += f" Default: {str(default).lower() if type is bool else default}."
+        is_flag = name.startswith("-")
+        if metavar is None and is_flag:
+            named = f"{{{','.join(choices)}}}" if choices else None
+            metavar = getattr(type, "metavar", named)
         help = help.replace("%", "%%")  # argparse formats it.
-        action = super().add_argument(*names, type=convert, help=help, **settings)
-        if name.startswith("-"):
+        action = self.add_argument(name, type=convert, help=help, metavar=metavar, **settings)
+        if is_flag:
             self.flags[name] = action
-        return action
 
     def add_process_flags(self) -> None:
         """Adds the flags of a command that may run as several processes."""
-        self.add_argument(
+        self.add(
             "--distributed",
+            "Whether this process is one of several. auto looks at the three flags below and at "
+            "what SLURM, Open MPI, GKE and JAX_COORDINATOR_ADDRESS say; always lets JAX find the "
+            "others, as on the hosts of a Cloud TPU slice.",
             choices=("auto", "always", "never"),
             default="auto",
-            help="Whether this process is one of several. auto looks at the three flags below and "
-            "at what SLURM, Open MPI, GKE and JAX_COORDINATOR_ADDRESS say; always lets JAX find "
-            "the others, as on the hosts of a Cloud TPU slice.",
         )
-        self.add_argument(
-            "--coordinator_address",
-            metavar="HOST:PORT",
-            help="Address of process 0, the same for all.",
-        )
-        self.add_argument(
-            "--num_processes", type=number(int, least=1), help="How many processes there are."
-        )
-        self.add_argument(
-            "--process_id", type=number(int, least=0), help="Number of this process, from 0."
-        )
+        self.add("--coordinator_address", "Of process 0, the same for all.", metavar="HOST:PORT")
+        self.add("--num_processes", "How many processes there are.", number(int, least=1))
+        self.add("--process_id", "Number of this process, from 0.", number(int, least=0))
+
+    def run(self, main: Callable[[Namespace], object]) -> NoReturn:
+        """Ends this process with the exit status of the command, whose function is `main`."""
+        sys.exit(exits.run(lambda: self.parse(sys.argv[1:]), main))
 
     def parse(self, arguments: Sequence[str]) -> Namespace:
         """Returns the options.
@@ -198,16 +202,17 @@ def documentation(name: str) -> str:
     return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
-def path(text: str) -> Path:
-    """A path, in which ~ is the home folder."""
-    return Path(os.path.expanduser(text))
+class _PathType:
+    """Reads a path, in which ~ is the home folder."""
+
+    def __init__(self, metavar: str):
+        self.metavar = metavar
+
+    def __call__(self, text: str) -> Path:
+        return Path(os.path.expanduser(text))
 
 
-def boolean(text: str) -> bool:
-    """Reads "true" or "false"."""
-    if text not in ("true", "false"):
-        raise ArgumentTypeError("true or false")
-    return text == "true"
+FILE, DIR, PATH = map(_PathType, ("FILE", "DIR", "PATH"))
 
 
 def number(

@@ -5,32 +5,19 @@
 Reading the file needs NumPy only; shift-jax sweep --arrays=FILE does.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import DIR, FILE, CommandLine
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine(
-        "pack-arrays", "Name a dataset and a file", "--dataset=cifar100 --output=cifar100.npz"
-    )
-    line.add_argument(
-        "--dataset", choices=("digits", "cifar10", "cifar100"), required=True, help="Which one."
-    )
-    line.add_argument(
-        "--data_dir", type=path, metavar="DIR", help="TFDS's folder; without it TFDS's default."
-    )
-    line.add_argument("--output", type=path, required=True, metavar="FILE", help="File to write.")
-    return line
+line = CommandLine(
+    "pack-arrays", "Name a dataset and a file", "--dataset=cifar100 --output=cifar100.npz"
+)
+line.add("--dataset", "Which one.", choices=("digits", "cifar10", "cifar100"), required=True)
+line.add("--data_dir", "TFDS's folder; without it TFDS's default.", DIR)
+line.add("--output", "File to write.", FILE, required=True)
 
 
 def main(options: Namespace) -> None:
-    """Writes the file."""
     from shift_jax.training.on_device.arrays import load_arrays, save_arrays
 
     arrays = load_arrays(options.dataset, data_dir=options.data_dir)
@@ -42,4 +29,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("pack-arrays"))
+    line.run(main)

@@ -6,47 +6,22 @@ Reads the runs on CIFAR-100 and CIFAR-10, and beside them the allocations that a
 results/NAME.json.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 from pathlib import Path
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import FILE, CommandLine
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("results")
-    line.add_argument(
-        "--results",
-        type=path,
-        metavar="FILE",
-        help="Runs on CIFAR-100. Default: results/cifar100.csv, if it is there.",
-    )
-    line.add_argument(
-        "--cifar10",
-        type=path,
-        metavar="FILE",
-        help="Runs on CIFAR-10. Default: results/cifar10.csv, if it is there.",
-    )
-    line.add_argument(
-        "--output",
-        type=path,
-        default=Path("docs/results.md"),
-        metavar="FILE",
-        help="The page to write.",
-    )
-    return line
+line = CommandLine("results")
+line.add("--results", "Runs on CIFAR-100. Default: results/cifar100.csv, if it is there.", FILE)
+line.add("--cifar10", "Runs on CIFAR-10. Default: results/cifar10.csv, if it is there.", FILE)
+line.add("--output", "The page to write.", FILE, default=Path("docs/results.md"))
 
 
 def main(options: Namespace) -> None:
-    """Writes the page."""
     from shift_jax.paper.results_page import write_page
 
     write_page(options.output, options.results, options.cifar10)
 
 
 if __name__ == "__main__":
-    sys.exit(run("results"))
+    line.run(main)

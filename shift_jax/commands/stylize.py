@@ -13,65 +13,64 @@ be such a folder. Those that cannot be read, .heic and cameras' raw files among 
 and listed at the end, with exit status 2.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, boolean, path
+from shift_jax.commands.line import DIR, PATH, CommandLine
 from shift_jax.errors import InputError
 
 
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("stylize")
-    line.add_argument("photo", type=path, nargs="*", help="The photo, or a folder of photos.")
-    line.add_argument(
-        "--style",
-        action="append",
-        default=[],
-        metavar="NAME[,NAME …]",
-        help="Styles that come with the package; --style=? lists them.",
-    )
-    line.add_argument(
-        "--model",
-        type=path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="Folder of a run, whose newest checkpoint is taken, or of one checkpoint.",
-    )
-    line.add_argument("--output", type=path, metavar="PATH", help="The file or folder to write.")
-    line.add_argument(
-        "--max_size",
-        type=_pixels(1),
-        default=0,
-        metavar="PIXELS",
-        help="Scale photos down first, to a longer side of at most so many pixels; 0 keeps them.",
-    )
-    line.add_argument(
-        "--preserve_color",
-        type=boolean,
-        default=False,
-        metavar="{true,false}",
-        help="Keep the photo's colors (Cb and Cr of YCbCr) and take only the lightness (Y).",
-    )
-    line.add_argument(
-        "--tile_size",
-        type=_pixels(16),  # Smaller tiles would be mostly halo.
-        default=0,
-        metavar="PIXELS",
-        help="Paint photos with a longer side in tiles of this size. 0 means tiles of 256 for "
-        "photos of more than 65,536 pixels on a CPU and of more than a million elsewhere. The "
-        "picture is the same but for rounding.",
-    )
-    return line
+def _pixels(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or 0 < int(text) < least:
+            raise ArgumentTypeError(f"a number of pixels of at least {least}, or 0")
+        return int(text)
+
+    return convert
+
+
+line = CommandLine("stylize")
+line.add("photo", "The photo, or a folder of photos.", PATH, nargs="*")
+line.add(
+    "--style",
+    "Styles that come with the package; --style=? lists them.",
+    action="append",
+    default=[],
+    metavar="NAME[,NAME …]",
+)
+line.add(
+    "--model",
+    "Folder of a run, whose newest checkpoint is taken, or of one checkpoint.",
+    DIR,
+    action="append",
+    default=[],
+)
+line.add("--output", "The file or folder to write.", PATH)
+line.add(
+    "--max_size",
+    "Scale photos down first, to a longer side of at most so many pixels; 0 keeps them.",
+    _pixels(1),
+    default=0,
+    metavar="PIXELS",
+)
+line.add(
+    "--preserve_color",
+    "Keep the photo's colors (Cb and Cr of YCbCr) and take only the lightness (Y).",
+    bool,
+    default=False,
+)
+line.add(
+    "--tile_size",
+    "Paint photos with a longer side in tiles of this size. 0 means tiles of 256 for photos of "
+    "more than 65,536 pixels on a CPU and of more than a million elsewhere. The picture is the "
+    "same but for rounding.",
+    _pixels(16),  # Smaller tiles would be mostly halo.
+    default=0,
+    metavar="PIXELS",
+)
 
 
 def main(options: Namespace) -> None:
-    """Paints."""
     from shift_jax.models.stylizer import style_names
     from shift_jax.tasks.painting import Painter, photos_to_paint
     from shift_jax.training.inference import load_stylizers
@@ -95,14 +94,5 @@ def main(options: Namespace) -> None:
         painter.paint_folder(source, files, options.output)
 
 
-def _pixels(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or 0 < int(text) < least:
-            raise ArgumentTypeError(f"a number of pixels of at least {least}, or 0")
-        return int(text)
-
-    return convert
-
-
 if __name__ == "__main__":
-    sys.exit(run("stylize"))
+    line.run(main)

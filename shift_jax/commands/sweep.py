@@ -16,88 +16,80 @@ time. Several such commands at the same time, on a core or a GPU each, train dif
 taskset -c 0 shift-jax sweep …, taskset -c 1 shift-jax sweep …
 """
 
-from __future__ import annotations
-
 import math
-import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, boolean, number, path
+from shift_jax.commands.line import DIR, FILE, CommandLine, number
 
 
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("sweep")
-    line.add_argument("--table", type=number(int, 1), default=5, help="Of the paper: 1, 2, 4 or 5.")
-    line.add_argument(
-        "--models",
-        metavar="NAME[,NAME …]",
-        help="These in place of a table, in this order: shiftresnet20-3, resnet20-module-1, "
-        "shiftresnet20-3@cross, shiftresnet20-3@alloc.json; @ names an allocation, see shift-jax "
-        "allocation.",
-    )
-    line.add_argument(
-        "--dataset",
-        choices=("digits", "cifar10", "cifar100"),
-        default="cifar100",
-        help="digits is for trying the sweep.",
-    )
-    line.add_argument("--data_dir", type=path, metavar="DIR", help="TFDS's folder.")
-    line.add_argument(
-        "--arrays",
-        type=path,
-        metavar="FILE",
-        help="The dataset as arrays, from shift-jax pack-arrays, in place of --data_dir.",
-    )
-    line.add_argument(
-        "--seeds",
-        type=_seeds,
-        metavar="SEED[,SEED …]",
-        help="Without it 0,1,2 for networks of depth 20 and 0 for the others.",
-    )
-    line.add_argument(
-        "--epochs",
-        type=number(int, 1),
-        default=164,
-        help="Of the schedule; fewer keep the recipe's proportions.",
-    )
-    line.add_argument(
-        "--budget_minutes",
-        type=number(float, 0),
-        default=math.inf,
-        metavar="MINUTES",
-        help="After them the sweep saves and ends. It does not begin a network that would take "
-        "longer than what remains, as far as the rows of this device tell.",
-    )
-    line.add_argument(
-        "--results",
-        type=path,
-        metavar="FILE",
-        help="CSV file, to which several sweeps may write at the same time. Without it "
-        "results/DATASET.csv.",
-    )
-    line.add_argument(
-        "--workdir",
-        type=path,
-        default=Path("runs/sweep"),
-        metavar="DIR",
-        help="What is saved; eval takes the folder of a finished run in it. Sweeps that share it "
-        "do not train the same network.",
-    )
-    line.add_argument(
-        "--dry_run",
-        type=boolean,
-        default=False,
-        metavar="{true,false}",
-        help="Only say what would be trained.",
-    )
-    return line
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(map(int, text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ArgumentTypeError("different integers from 0 to 2**32 - 1, as in 0,1,2")
+    return seeds
+
+
+line = CommandLine("sweep")
+line.add("--table", "Of the paper: 1, 2, 4 or 5.", number(int, 1), default=5)
+line.add(
+    "--models",
+    "These in place of a table, in this order: shiftresnet20-3, resnet20-module-1, "
+    "shiftresnet20-3@cross, shiftresnet20-3@alloc.json; @ names an allocation, see shift-jax "
+    "allocation.",
+    metavar="NAME[,NAME …]",
+)
+line.add(
+    "--dataset",
+    "digits is for trying the sweep.",
+    choices=("digits", "cifar10", "cifar100"),
+    default="cifar100",
+)
+line.add("--data_dir", "TFDS's folder.", DIR)
+line.add(
+    "--arrays",
+    "The dataset as arrays, from shift-jax pack-arrays, in place of --data_dir.",
+    FILE,
+)
+line.add(
+    "--seeds",
+    "Without it 0,1,2 for networks of depth 20 and 0 for the others.",
+    _seeds,
+    metavar="SEED[,SEED …]",
+)
+line.add(
+    "--epochs",
+    "Of the schedule; fewer keep the recipe's proportions.",
+    number(int, 1),
+    default=164,
+)
+line.add(
+    "--budget_minutes",
+    "After them the sweep saves and ends. It does not begin a network that would take longer than"
+    " what remains, as far as the rows of this device tell.",
+    number(float, 0),
+    default=math.inf,
+    metavar="MINUTES",
+)
+line.add(
+    "--results",
+    "CSV file, to which several sweeps may write at the same time. Without it results/DATASET.csv.",
+    FILE,
+)
+line.add(
+    "--workdir",
+    "What is saved; eval takes the folder of a finished run in it. Sweeps that share it do not "
+    "train the same network.",
+    DIR,
+    default=Path("runs/sweep"),
+)
+line.add("--dry_run", "Only say what would be trained.", bool, default=False)
 
 
 def main(options: Namespace) -> None:
-    """Runs the sweep."""
     from shift_jax.paper.sweep.networks import parse_networks, table_networks
     from shift_jax.paper.sweep.sweep import run_sweep
 
@@ -116,15 +108,5 @@ def main(options: Namespace) -> None:
     )
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(map(int, text.split(",")))
-    except ValueError:
-        seeds = ()
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise ArgumentTypeError("different integers from 0 to 2**32 - 1, as in 0,1,2")
-    return seeds
-
-
 if __name__ == "__main__":
-    sys.exit(run("sweep"))
+    line.run(main)

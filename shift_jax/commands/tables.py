@@ -7,28 +7,17 @@ multiply-accumulates (the paper's FLOPs), whether the cell is the exact number r
 truncated, and remarks. Accuracies are the paper's only.
 """
 
-from __future__ import annotations
-
 import gc
-import sys
 from argparse import Namespace
 
-from shift_jax.commands.dispatch import run
 from shift_jax.commands.line import CommandLine, number
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("tables")
-    line.add_argument("--table", type=number(int), help="Number of one table; without it all.")
-    line.add_argument(
-        "--format", choices=("text", "markdown", "json"), default="text", help="Of the tables."
-    )
-    return line
+line = CommandLine("tables")
+line.add("--table", "Number of one table; without it all.", number(int))
+line.add("--format", "Of the tables.", choices=("text", "markdown", "json"), default="text")
 
 
 def main(options: Namespace) -> None:
-    """Prints the tables."""
     from shift_jax.paper.tables.tables import as_json, as_text, paper_tables
 
     # Tracing sixty networks makes millions of objects, which the collector would walk through again
@@ -45,4 +34,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("tables"))
+    line.run(main)

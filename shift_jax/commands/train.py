@@ -8,36 +8,21 @@
 checkout `python train.py` is the same, with absl's flags.
 """
 
-from __future__ import annotations
-
-import sys
 from argparse import Namespace
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, path
+from shift_jax.commands.line import DIR, CommandLine
 
-
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine(
-        "train",
-        "Name a config file and a folder",
-        "--config=configs/quickstart.py --workdir=runs/quickstart",
-        takes="config",
-    )
-    line.add_argument(
-        "--workdir",
-        type=path,
-        required=True,
-        metavar="DIR",
-        help="Folder of the run; one that holds a run resumes.",
-    )
-    line.add_process_flags()
-    return line
+line = CommandLine(
+    "train",
+    "Name a config file and a folder",
+    "--config=configs/quickstart.py --workdir=runs/quickstart",
+    takes="config",
+)
+line.add("--workdir", "Folder of the run; one that holds a run resumes.", DIR, required=True)
+line.add_process_flags()
 
 
 def main(options: Namespace) -> None:
-    """Trains."""
     from shift_jax.config import from_dict
     from shift_jax.training.loop import train
 
@@ -45,4 +30,4 @@ def main(options: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("train"))
+    line.run(main)

@@ -18,57 +18,40 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from shift_jax.commands.dispatch import run
-from shift_jax.commands.line import CommandLine, boolean, number, path
+from shift_jax.commands.line import DIR, FILE, PATH, CommandLine, number
 from shift_jax.errors import InputError
 
 if TYPE_CHECKING:
     from shift_jax.tasks.verifier import Verifier
 
 
-def command_line() -> CommandLine:
-    """Returns what the command takes."""
-    line = CommandLine("verify")
-    line.add_argument("photos", type=path, nargs="*", metavar="PHOTO", help="Two photos, or one.")
-    line.add_argument(
-        "--model",
-        type=path,
-        metavar="DIR",
-        help="Folder of a run, whose best checkpoint is taken, or of one checkpoint.",
-    )
-    line.add_argument(
-        "--embed", type=path, metavar="DIR", help="Folder of photos to write the embeddings of."
-    )
-    line.add_argument("--output", type=path, metavar="FILE", help="Where --embed writes them.")
-    line.add_argument(
-        "--gallery", type=path, metavar="FILE", help="File of --embed to search for a photo's face."
-    )
-    line.add_argument(
-        "--aligned",
-        type=boolean,
-        default=False,
-        metavar="{true,false}",
-        help="Whether the photos are aligned faces already, like those that the network was "
-        "trained on; else MTCNN finds and aligns them (pip install shift_jax[faces]).",
-    )
-    line.add_argument(
-        "--face",
-        choices=("largest", "most_central"),
-        help="Which face of a photo with several. Default: largest.",
-    )
-    line.add_argument(
-        "--threshold",
-        type=number(float, -1, 1, "a similarity"),
-        help="In place of the one that was best when the checkpoint was evaluated.",
-    )
-    line.add_argument(
-        "--count", type=number(int, 1), help="How many of the nearest faces to list. Default: 5."
-    )
-    return line
+line = CommandLine("verify")
+line.add("photos", "Two photos, or one.", PATH, nargs="*", metavar="PHOTO")
+line.add("--model", "Folder of a run, whose best checkpoint is taken, or of one checkpoint.", DIR)
+line.add("--embed", "Folder of photos to write the embeddings of.", DIR)
+line.add("--output", "Where --embed writes them.", FILE)
+line.add("--gallery", "File of --embed to search for a photo's face.", FILE)
+line.add(
+    "--aligned",
+    "Whether the photos are aligned faces already, like those that the network was trained on; "
+    "else MTCNN finds and aligns them (pip install shift_jax[faces]).",
+    bool,
+    default=False,
+)
+line.add(
+    "--face",
+    "Which face of a photo with several. Default: largest.",
+    choices=("largest", "most_central"),
+)
+line.add(
+    "--threshold",
+    "In place of the one that was best when the checkpoint was evaluated.",
+    number(float, -1, 1, "a similarity"),
+)
+line.add("--count", "How many of the nearest faces to list. Default: 5.", number(int, 1))
 
 
 def main(options: Namespace) -> None:
-    """Compares two photos, embeds a folder, or searches a gallery."""
     from shift_jax.data import image_paths
     from shift_jax.data.faces.gallery import (
         check_comparable,
@@ -154,4 +137,4 @@ def _write(verifier: Verifier, files: list[str], output: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("verify"))
+    line.run(main)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from shift_jax.commands.count import command_line
-from shift_jax.commands.dispatch import call
+from shift_jax.commands.count import line
 from shift_jax.errors import InputError
+from tests.commands.call import call
 
 
 def count(*arguments):
@@ -109,7 +109,7 @@ def test_markdown(capsys):
 )
 def test_arguments_are_literals_or_text(text, argument):
     for given in ([f"--dtype={text}"], ["--dtype", text]):
-        found = command_line().parse(["resnet20", *given]).arguments
+        found = line.parse(["resnet20", *given]).arguments
         assert found == {"dtype": argument}
         assert type(found["dtype"]) is type(argument)
 

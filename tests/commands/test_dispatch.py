@@ -87,13 +87,13 @@ def test_help(name, capsys):
     assert helps == 2 * text
     assert text.startswith(f"usage: shift-jax {name} ") and documentation(name) in text
     assert f"\n    shift-jax {name} " in text  # An example.
-    flags = dispatch.command_module(name).command_line().flags
+    flags = dispatch.command(name).line.flags
     assert all(f"\n  {flag} " in text for flag in flags)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_unknown_flag_an_abbreviation_and_an_empty_value(name, capsys):
-    flags = dispatch.command_module(name).command_line().flags
+    flags = dispatch.command(name).line.flags
     flag = max(flags, key=len)
     takes_a_model = name in ("count", "import-weights")
     for wrong in (f"{flag}x=1", f"{flag[:-1]}=1"):

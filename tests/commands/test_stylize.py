@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from shift_jax import create_model, load_pretrained
-from shift_jax.commands.dispatch import call as call_command
 from shift_jax.errors import InputError
 from shift_jax.models.stylizer import load_style
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights import shipped
 from shift_jax.weights.safetensors_file import sha256, write_safetensors
+from tests.commands.call import call as call_command
 from tests.data.photos import pixels_of, write_photo
 from tests.models.small import quick_jit, random_variables
 

@@ -16,6 +16,7 @@ from shift_jax.training import inference
 from shift_jax.training.evaluation import checkpoint_of
 from shift_jax.training.inference import load_verifier
 from shift_jax.training.loop import train
+from tests.commands.call import call as call_command
 from tests.tasks.faces import faces_config, write_faces
 
 
@@ -37,7 +38,7 @@ def gallery(trained, tmp_path_factory):
 
 
 def call(trained, *arguments):
-    dispatch.call("verify", [*arguments, f"--model={trained[1]}", "--aligned=true"])
+    call_command("verify", [*arguments, f"--model={trained[1]}", "--aligned=true"])
 
 
 def test_a_photo_is_the_same_person_as_itself_and_another_place_is_not(trained, capsys):
@@ -194,7 +195,7 @@ def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
     assert taken == [4, 4, 3, "which is finished"]
     assert not os.listdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        dispatch.call("verify", ["--help"])
+        call_command("verify", ["--help"])
     assert not stop.value.code
     assert "stopped before, by Ctrl-C or SIGTERM, it writes nothing" in capsys.readouterr().out
 
@@ -306,9 +307,9 @@ def test_only_face_networks_verify(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text('{"task": "classification"}')
     with pytest.raises(InputError, match="is a run of the task 'classification', expected one tha"):
-        dispatch.call("verify", ["a.jpg", "b.jpg", f"--model={tmp_path}"])
+        call_command("verify", ["a.jpg", "b.jpg", f"--model={tmp_path}"])
     with pytest.raises(InputError, match="checkpoint"):
-        dispatch.call("verify", ["a.jpg", "b.jpg", f"--model={tmp_path / 'none'}"])
+        call_command("verify", ["a.jpg", "b.jpg", f"--model={tmp_path / 'none'}"])
 
 
 def test_an_unevaluated_checkpoint_has_no_threshold(trained, capsys):

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from shift_jax.commands.dispatch import call as call_command
 from shift_jax.data.decode import photo_files
 from shift_jax.errors import InputError, StorageError
 from shift_jax.training import inference
+from tests.commands.call import call as call_command
 from tests.data.photos import pixels_of, write_photo
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shift_jax.commands.dispatch import call
 from shift_jax.data.faces import align_faces
 from shift_jax.data.faces.align_faces import align_folder
 from shift_jax.data.faces.align_report import FILE_NAME
 from shift_jax.data.faces.alignment import align, canonical_landmarks
 from shift_jax.data.faces.detector import Face
 from shift_jax.errors import InputError
+from tests.commands.call import call
 from tests.conftest import REPOSITORY
 from tests.data.photos import encoded, photos
 

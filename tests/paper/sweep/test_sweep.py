@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from shift_jax.commands.dispatch import call
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep import runner, sweep
 from shift_jax.paper.sweep.jobs import count_network, jobs_left
@@ -26,6 +25,7 @@ from shift_jax.training.on_device.in_memory_run import Epoch, NotFiniteError, Tr
 from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.history import read_history
 from shift_jax.training.runs.workdir import workdir_lock
+from tests.commands.call import call
 from tests.conftest import REPOSITORY
 from tests.training.one_block import few_digits, little_compilation
 

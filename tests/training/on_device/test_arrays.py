@@ -4,10 +4,10 @@ import pickle
 import numpy as np
 import pytest
 
-from shift_jax.commands.dispatch import call
 from shift_jax.data import load_source
 from shift_jax.errors import InputError
 from shift_jax.training.on_device.arrays import Arrays, load_arrays, save_arrays
+from tests.commands.call import call
 
 
 def fake(classes=10, train=20, test=10, side=8, channels=1):

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from shift_jax import create_model
-from shift_jax.commands.dispatch import call
 from shift_jax.errors import InputError
 from shift_jax.training.evaluation import evaluate_and_report
 from shift_jax.training.runs import import_weights as import_weights_module
 from shift_jax.training.runs.checkpoints import restore_variables
 from shift_jax.training.runs.import_weights import export_safetensors, import_weights
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from tests.commands.call import call
 from tests.conftest import REPOSITORY
 from tests.models.small import random_variables, small_model
 from tests.weights.photos import real_images
