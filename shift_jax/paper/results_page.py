@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.errors import InputError
 from shift_jax.files import output_file
 from shift_jax.paper.sections.formatting import SWEEP
@@ -16,7 +17,6 @@ from shift_jax.paper.sections.short_schedules import short_schedules
 from shift_jax.paper.sections.whole_recipe import whole_recipe
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.paper.sweep.network_runs import grouped_runs, rows_of_file
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.weights.shipped import weights_named
 
@@ -42,7 +42,8 @@ Runs of the commits {" and ".join(_OLD_COMMITS)} count wall time, each on a core
 _RECIPE = f"""\
 ## The recipe
 
-The recipe is that of the authors' code: {EPOCHS} epochs in batches of 128; SGD with momentum 0.9,
+The recipe is that of the authors' code: {AUTHORS_EPOCHS} epochs in batches of 128; \
+SGD with momentum 0.9,
 which restarts in each epoch; a learning rate of 0.1, divided by 10 after one half and again after
 three quarters of the epochs; weight decay of 5e-4 on all parameters; random crops of 32×32 after
 padding by 4, and flips. The sweep adds one row for each run to `results/cifar100.csv` or

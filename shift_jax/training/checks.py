@@ -1,4 +1,4 @@
-"""What can be told to be wrong before a run begins."""
+"""Checks that the batches of a task fit the devices."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.errors import InputError
 from shift_jax.paper.figures.curves import EXPANSIONS, Curve, Point, our_curves, paper_curves
 from shift_jax.paper.figures.pictures import save_picture
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.paper.tables.published import DEPTHS
 
@@ -175,7 +175,7 @@ def _draw_short(
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.margins(y=0.18 * len(panels))  # For the names, which are as high in low panels.
         name = f"{epochs:g} epoch" + "s" * (epochs != 1)
-        axes.set_title(f"Ours, {name} instead of {EPOCHS}", loc="left", fontsize=9)
+        axes.set_title(f"Ours, {name} instead of {AUTHORS_EPOCHS}", loc="left", fontsize=9)
     if sizes:
         axes.set_xlim(min(sizes) / 2, max(sizes) * 2)  # Room for the names, and for ticks.
         axes.set_xlabel(_AXIS_LABELS[quantity].partition(" (")[0])

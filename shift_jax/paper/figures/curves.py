@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.paper.sweep.network_runs import grouped_runs
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 from shift_jax.paper.tables.published import DEPTHS, families, network_name
 
@@ -51,7 +51,7 @@ class Curve(NamedTuple):
     @property
     def is_full(self) -> bool:
         """Whether it was trained as long as the paper's networks."""
-        return self.epochs in (None, EPOCHS)
+        return self.epochs in (None, AUTHORS_EPOCHS)
 
 
 def paper_curves() -> list[Curve]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.paper.sections.formatting import (
     NOT_RUN,
     SWEEP,
@@ -15,7 +16,6 @@ from shift_jax.paper.sections.formatting import (
 )
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS
 from shift_jax.paper.sweep.network_runs import NetworkRuns, grouped_runs, order
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.sweep.results_file import Result
 
 _PAIRED = """\
@@ -164,5 +164,5 @@ def _command(dataset: str, group: NetworkRuns) -> str:
     name, seeds = group.name, ",".join(map(str, group.seeds))
     if group.allocation not in ("", *NAMED_ALLOCATIONS):
         name = name.replace("@", "@results/") + ".json"
-    epochs = "" if group.epochs == EPOCHS else f" --epochs={group.epochs:g}"
+    epochs = "" if group.epochs == AUTHORS_EPOCHS else f" --epochs={group.epochs:g}"
     return f"{SWEEP} --dataset={dataset} --models={name} --seeds={seeds}{epochs}"

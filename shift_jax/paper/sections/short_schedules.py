@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.paper.sections.formatting import (
     aligned_table,
     cost,
@@ -14,14 +15,13 @@ from shift_jax.paper.sections.formatting import (
     spread,
 )
 from shift_jax.paper.sweep.network_runs import NetworkRuns
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.tables.published import Published, families
 
 _TEXT = f"""\
 These runs use the authors' recipe in a shorter schedule, whose learning rate falls after the same
 parts of it. The ResNets below a ShiftResNet are reduced to its size; "ShiftResNet leads by" is its
 accuracy after the last epoch minus theirs, over the seeds that both have. Compare runs of equal
-epochs: the published accuracies took {EPOCHS}.
+epochs: the published accuracies took {AUTHORS_EPOCHS}.
 """
 _KINDS = ("", "net", "module")
 _UNREDUCED = 9.0
@@ -36,7 +36,7 @@ def short_schedules(title: str, dataset: str, groups: Sequence[NetworkRuns]) -> 
       dataset: its field of `Published`.
       groups: controlled runs; those of allocations have a section of their own.
     """
-    short = [group for group in groups if group.epochs != EPOCHS and not group.allocation]
+    short = [group for group in groups if group.epochs != AUTHORS_EPOCHS and not group.allocation]
     short.sort(key=_order)
     shift = {(group.name, group.epochs): group for group in short}
     published = {name: known for family in families() for name, known in family.networks.items()}
@@ -54,7 +54,7 @@ def short_schedules(title: str, dataset: str, groups: Sequence[NetworkRuns]) -> 
                 difference(larger, group, "last_top1") if larger else [], sign="+"
             ),
             **cost(group),
-            f"Paper, {EPOCHS} epochs": printed(getattr(known, dataset)),
+            f"Paper, {AUTHORS_EPOCHS} epochs": printed(getattr(known, dataset)),
         }
         if dataset == "cifar100":
             row["Re-run"] = printed(known.rerun)

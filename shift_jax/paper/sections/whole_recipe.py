@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.paper.sections.formatting import (
     NOT_RUN,
     SWEEP,
@@ -15,7 +16,6 @@ from shift_jax.paper.sections.formatting import (
     spread,
 )
 from shift_jax.paper.sweep.network_runs import NetworkRuns
-from shift_jax.paper.sweep.networks import EPOCHS
 from shift_jax.paper.tables.published import Published, families
 
 _LOW_POINTS = 1
@@ -51,7 +51,9 @@ def whole_recipe(cifar100: Sequence[NetworkRuns], cifar10: Sequence[NetworkRuns]
     trained = ours.keys() | ours_10.keys()
     sections = [
         section(
-            f"## Table 5: all {EPOCHS} epochs", _count(known, ours, ours_10), trained and _LEGEND
+            f"## Table 5: all {AUTHORS_EPOCHS} epochs",
+            _count(known, ours, ours_10),
+            trained and _LEGEND,
         )
     ]
     for title, networks in tables:
@@ -90,7 +92,9 @@ def _count(
 def _in_full(groups: Sequence[NetworkRuns]) -> dict[str, NetworkRuns]:
     """Returns by name what was trained as Table 5 was."""
     return {
-        group.name: group for group in groups if group.epochs == EPOCHS and not group.allocation
+        group.name: group
+        for group in groups
+        if group.epochs == AUTHORS_EPOCHS and not group.allocation
     }
 
 

@@ -14,8 +14,6 @@ from shift_jax.models import create_model, list_models, model_record
 from shift_jax.paper.sweep.allocations import NAMED_ALLOCATIONS, read_allocation
 from shift_jax.paper.tables.published import network_name
 
-EPOCHS = AUTHORS_EPOCHS
-
 
 class NetworkSpec(NamedTuple):
     """A network to train.
