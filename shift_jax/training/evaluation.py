@@ -226,6 +226,6 @@ def checkpoint_of(workdir: Path, which: str) -> Path:
     Raises:
       InputError: not the folder of a run, or no checkpoint in it yet.
     """
-    task = read_config(workdir)["task"]
+    task = from_dict(read_config(workdir)).task
     best_metric = task_class(task).best_metric if task else ""  # None is known of imported ones.
     return find_checkpoint(workdir / "checkpoints", which, best_metric)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shift_jax.config import ExperimentConfig, flatten
+from shift_jax.config import ExperimentConfig, flatten, from_dict, to_dict
 from shift_jax.config.setting import walk
 from shift_jax.errors import InputError
 from shift_jax.files import lock, replaced_file
@@ -46,7 +46,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
         except OSError as error:
             _refuse(workdir, error)
         return
-    theirs, ours = flatten(read_config(workdir)), flatten(config)
+    theirs, ours = flatten(_completed(read_config(workdir))), flatten(config)
     free = _runtime_only_fields(ours)
     different = [
         f"{key} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
@@ -59,6 +59,14 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             f"The workdir {workdir} belongs to another config: {', '.join(different[:3])}{more}; "
             "choose another --workdir, or delete that one to start over."
         )
+
+
+def _completed(config: dict) -> dict:
+    """Returns a config with the fields that the package has got since it was written."""
+    try:
+        return to_dict(from_dict(config))
+    except InputError:  # The comparison then names the fields of another version.
+        return config
 
 
 def _short(value: Any) -> str:
