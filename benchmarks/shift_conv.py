@@ -52,7 +52,7 @@ from shift_jax import create_model, ops
 from shift_jax.files import replaced_file
 from shift_jax.layers import ShiftConv
 from shift_jax.models.registry import model_record
-from shift_jax.ops.fused import call
+from shift_jax.ops.fused import call, lowering
 
 if torch and "--rehearse" not in sys.argv and not torch.cuda.is_available():
     torch = None
@@ -332,7 +332,7 @@ def layer_table(flags, here: dict, rows: list) -> None:
 def kernels_chosen():
     """A context in which the library chooses the kernels wherever they can."""
     return patch.object(
-        call, "choose", lambda *args: "pallas_gpu" if any(map(any, args[-1].offsets)) else "xla"
+        lowering, "choose", lambda *args: "pallas_gpu" if any(map(any, args[-1].offsets)) else "xla"
     )
 
 
@@ -538,7 +538,7 @@ def rehearse(flags, here: dict, stack: ExitStack) -> None:
 
         @staticmethod
         def bind(*leaves, static):
-            return call._resolve(static, "cuda", None, leaves)(*leaves)
+            return lowering.resolve(static, "cuda", None, leaves)(*leaves)
 
     stack.enter_context(patch.object(call, "_call_p", Inline))
     stack.enter_context(call.INTERPRET(InterpretGPUParams()))

@@ -37,6 +37,7 @@ from benchmarks.tpu_compiler import CHIPS, compile_for, device, equations
 from shift_jax import create_model, ops
 from shift_jax.models.registry import model_record
 from shift_jax.ops.fused import api, tpu, xla
+from shift_jax.ops.fused.operands import Operands
 
 DTYPE = jnp.bfloat16
 NETWORKS = ("no shifts", "depthwise", "xla", "fused")
@@ -77,15 +78,15 @@ class Job(NamedTuple):
 
     Attributes:
       operation: "inference" is a module's both convolutions, "forward" training's second one.
-      run: function of an implementation's module and the arguments.
-      arguments: their shapes.
+      run: function of a backend's module and the operands.
+      operands: their shapes.
       moved_bytes: of all that has to be read or written.
       flops: that have to be done.
     """
 
     operation: str
     run: Callable
-    arguments: tuple
+    operands: Operands
     moved_bytes: int
     flops: int
 
@@ -94,38 +95,40 @@ def jobs(static, leaves, training: bool) -> list[Job]:
     """Returns the operations of a layer: one without training, three with."""
     shape, _, _ = static.shapes(leaves)
     spec = static.spec
-    x, w, _, scale, offset, _, expand = static.tree.unflatten(leaves)
+    operands = static.operands(leaves)
+    x, w, expand = operands.x, operands.w, operands.expand
     (y,) = jax.eval_shape(partial(static.run, "xla"), *leaves)[:1]
     product = 2 * math.prod(y.shape) * shape[3]
 
-    def forward(module, *leaves):
-        return module.forward(*static.tree.unflatten(leaves), spec=spec)
+    def forward(module, operands):
+        return module.forward(operands, spec=spec)
 
     if not training:
         first = 0 if expand is None else 2 * math.prod(x.shape) * shape[3]
         # The residual is x.
-        return [Job("inference", forward, leaves, nbytes(x, w, expand, y), product + first)]
+        return [Job("inference", forward, operands, nbytes(x, w, expand, y), product + first)]
     dy = jax.ShapeDtypeStruct((shape[0], *y.shape[1:]), DTYPE)
     inner = replace(spec, statistics=False)
 
-    def input_gradient(module, dy, w, x, scale, offset):
-        return module.input_gradient(dy, w, x, scale, offset, spec=inner, size=shape[1:3])
+    def input_gradient(module, operands):
+        return module.input_gradient(operands, spec=inner, size=shape[1:3])
 
-    def weight_gradient(module, x, dy, scale, offset):
-        return module.weight_gradient(x, dy, scale, offset, spec=inner)
+    def weight_gradient(module, operands):
+        return module.weight_gradient(operands, spec=inner)
 
+    with_dy = replace(operands, bias=None, dy=dy)
     dw = jax.ShapeDtypeStruct(w.shape, jnp.float32)
     return [
-        Job("forward", forward, leaves, nbytes(x, w, y), product),
+        Job("forward", forward, operands, nbytes(x, w, y), product),
         # The ReLU before the shift has to see x again.
+        Job("input_gradient", input_gradient, with_dy, nbytes(dy, w, x, x), product),
         Job(
-            "input_gradient",
-            input_gradient,
-            (dy, w, x, scale, offset),
-            nbytes(dy, w, x, x),
+            "weight_gradient",
+            weight_gradient,
+            replace(with_dy, w=None),
+            nbytes(x, dy, dw),
             product,
         ),
-        Job("weight_gradient", weight_gradient, (x, dy, scale, offset), nbytes(x, dy, dw), product),
     ]
 
 
@@ -143,7 +146,7 @@ def layer_table(flags) -> list[dict]:
             shape, _, features = static.shapes(leaves)
             for job in jobs(static, leaves, training):
                 fused = compile_for(
-                    target, partial(job.run, tpu), *job.arguments, schedules=schedules
+                    target, partial(job.run, tpu), job.operands, schedules=schedules
                 )
                 products = job.flops / chip.flops
                 bound = max(job.moved_bytes / chip.bandwidth, products)
@@ -165,7 +168,7 @@ def layer_table(flags) -> list[dict]:
                     "bound_of_fused": f"{share:.2f}",
                 }
                 if flags.xla:
-                    plain = compile_for(target, partial(job.run, xla), *job.arguments)
+                    plain = compile_for(target, partial(job.run, xla), job.operands)
                     row["xla_us"] = f"{plain.seconds(chip) * 1e6:.1f}"
                     row["xla_bytes_of_necessary"] = f"{plain.bytes_accessed / job.moved_bytes:.2f}"
                 rows.append(row | origin(flags.chip))

@@ -4,7 +4,7 @@
 
     x = CSC(features=64, expansion=3)(x, train=train)
 
-All of them take and return [..., H, W, C].
+All of them take and return images [..., H, W, C].
 """
 
 from shift_jax.layers.csc import CSC, SC2, Shortcut, middle_channels

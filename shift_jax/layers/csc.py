@@ -25,13 +25,17 @@ _SHORTCUTS = ("identity_or_projection", "pool_concat", "pool_pad", "none")
 
 
 def middle_channels(expansion: float, reference: int) -> int:
-    """Returns int(expansion · reference); InputError when that is not at least one channel."""
+    """Returns int(expansion · reference).
+
+    Raises:
+      InputError: the expansion is no finite number, or leaves no channel.
+    """
     if not isinstance(expansion, int | float) or not math.isfinite(expansion):
         raise InputError(f"expansion is {expansion!r}, expected a number such as 3.")
     if int(expansion * reference) < 1:
         raise InputError(
             f"expansion {expansion!r} of {reference} channels leaves no channel in the middle: "
-            f"expected a number of at least 1/{reference}."
+            f"expected at least 1/{reference}."
         )
     return int(expansion * reference)
 
@@ -39,28 +43,44 @@ def middle_channels(expansion: float, reference: int) -> int:
 class CSC(nn.Module):
     """Conv-Shift-Conv module (Figure 3): 1×1, norm, ReLU, shift, 1×1, norm, ReLU, shortcut.
 
-    No ReLU follows the shortcut.
+    No ReLU follows the shortcut. It takes [..., H, W, C] and returns [..., ⌈H/s⌉, ⌈W/s⌉, features].
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from shift_jax import CSC
+    >>> layer = CSC(features=32, expansion=3, stride=2)
+    >>> x = jnp.ones((1, 8, 8, 16))
+    >>> variables = layer.init(jax.random.key(0), x)
+    >>> y, updates = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    >>> y.shape
+    (1, 4, 4, 32)
 
     Attributes:
-      features: output channels, the shortcut's included.
-      expansion: E ≥ 1/channels; the middle has int(E · reference) channels, fractions allowed.
-      expansion_reference: "in" (ShiftNet) or "out" (the CIFAR code): the channels E multiplies.
-      kernel_size, dilation, order: the shift, see `shift_jax.ops.shift`.
+      features: output channels, those of the shortcut included.
+      expansion: E, fractions allowed; the middle has int(E · reference) channels.
+      expansion_reference: which channels E multiplies, those of the input ("in", ShiftNet) or of
+        the output ("out", the CIFAR code).
+      kernel_size, dilation, order: the shift, see `shift_jax.shift`.
       offsets: explicit offsets of the second shift, (middle channels, 2).
-      direction_weights: how the shifts' channels are divided among the directions, see `Shift`.
-      stride: of the second pointwise convolution, so that space is mixed before subsampling.
+      direction_weights: how the shifts divide their channels among the directions, see `Shift`.
+      stride: s of the second pointwise convolution, so that the shift mixes space before
+        subsampling.
       shortcut:
-        "identity_or_projection": add the input; a strided pointwise convolution and norm of it
-          where the shape changes (the authors' CIFAR code).
-        "pool_concat": add the input; where the shape changes, the module's own path makes
-          `features - in` channels and the average-pooled input is put before them (Section 2.3).
-        "pool_pad": add the input; average-pooled and zero-padded in channels where the shape
-          changes (ShiftNet-C).
+        "identity_or_projection": adds the input; where the shape changes, a strided pointwise
+          convolution and norm of it (the authors' CIFAR code).
+        "pool_concat": adds the input; where the shape changes, prepends the average-pooled input
+          to the `features - in` channels of the module's own path (Section 2.3).
+        "pool_pad": adds the input; where the shape changes, average-pooled and padded with zero
+          channels (ShiftNet-C).
         "none": no shortcut.
-      norm: makes the normalisation of each convolution; None puts biases in its place.
-      implementation: see `shift_jax.ops.shift_conv`.
-      dtype, param_dtype: computation and parameter types.
+      norm: makes the normalization after each convolution; None replaces it by biases.
+      implementation: see `shift_jax.shift_conv`.
+      dtype: of the computation; None is the common dtype of input and parameters.
+      param_dtype: of the parameters.
       kernel_init: initializer of all pointwise kernels.
+
+    Raises:
+      InputError: a size, expansion or shortcut that is not valid, or does not fit the input.
     """
 
     features: int
@@ -79,7 +99,7 @@ class CSC(nn.Module):
     param_dtype: Any = jnp.float32
     kernel_init: Initializer = he_init
 
-    # Whether a shift precedes the first pointwise convolution too.
+    # Whether a shift also precedes the first pointwise convolution.
     shift_first = False
 
     def __post_init__(self):
@@ -113,25 +133,25 @@ class CSC(nn.Module):
             y = nn.relu(norm2(conv2(y)))
         elif train:
             y, statistics = conv1(x, statistics=True)
-            scale, offset = self._trained(norm1, y, statistics)
+            scale, bias = self._trained(norm1, y, statistics)
             y, statistics = conv2(
-                y, scale=scale, offset=offset, prologue_relu=True, statistics=True
+                y, prologue_scale=scale, prologue_bias=bias, prologue_relu=True, statistics=True
             )
             y = _affine(y, *self._trained(norm2, y, statistics), relu=True)
         else:
-            scale, offset = norm1.coefficients(conv1.features)
+            scale, bias = norm1.coefficients(conv1.features)
             if self.shift_first:
-                middle = conv1(x, out_scale=scale, bias=offset, relu=True)
+                middle = conv1(x, out_scale=scale, bias=bias, relu=True)
                 first = {}
             else:
                 middle = x
-                expand, offset = conv1.folded(x.shape[-1], scale, offset)
-                first = {"expand": expand, "offset": offset, "prologue_relu": True}
-            scale, offset = norm2.coefficients(conv2.features)
+                expand, bias = conv1.folded(x.shape[-1], scale, bias)
+                first = {"expand": expand, "prologue_bias": bias, "prologue_relu": True}
+            scale, bias = norm2.coefficients(conv2.features)
             if self.shortcut != "none" and self._keeps_shape(x.shape[-1]):
                 first |= {"residual": x, "relu_before_residual": True}
-                return conv2(middle, out_scale=scale, bias=offset, **first)
-            y = conv2(middle, out_scale=scale, bias=offset, relu=True, **first)
+                return conv2(middle, out_scale=scale, bias=bias, **first)
+            y = conv2(middle, out_scale=scale, bias=bias, relu=True, **first)
         return self._add_shortcut(x, y, train)
 
     def _conv(self, suffix: str, features: int, **kwargs) -> ShiftConv:
@@ -155,15 +175,15 @@ class CSC(nn.Module):
         return self.norm(train, name=f"norm{suffix}", **types)
 
     def _folds(self, norm) -> bool:
-        """Whether the convolutions apply their normalisations.
+        """Whether the convolutions apply the normalizations that follow them.
 
-        With the implementation "xla" every step stays an operation of its own.
+        With the implementation "xla", every step stays an operation of its own.
         """
         return (
             isinstance(norm, BatchNorm)
             and norm.folds
             and ops.chosen_implementation(self.implementation) != "xla"
-            # Initialization makes the variables in the order of the computation.
+            # Initialization creates the variables in the order of the computation.
             and not self.is_initializing()
         )
 
@@ -180,7 +200,7 @@ class CSC(nn.Module):
         return middle_channels(self.expansion, reference)
 
     def _path_features(self, in_features: int) -> int:
-        """Channels that the module's own path makes, given what the shortcut adds."""
+        """Returns how many channels the module's own path makes beside the shortcut's."""
         if self.shortcut not in _SHORTCUTS:
             raise InputError(
                 f"shortcut is {self.shortcut!r}, expected one of {', '.join(_SHORTCUTS)}."
@@ -197,8 +217,8 @@ class CSC(nn.Module):
             return self.features
         if self.features <= in_features:
             raise InputError(
-                f"shortcut 'pool_concat' puts {in_features} input channels before new ones, so "
-                f"features must be more than that and not {self.features}."
+                f"shortcut 'pool_concat' prepends {in_features} input channels to new ones, so "
+                f"features must be more than {in_features}, not {self.features}."
             )
         return self.features - in_features
 
@@ -214,7 +234,7 @@ class CSC(nn.Module):
             return self._project(x, train) + y
         pooled = x.astype(y.dtype)
         if self.stride > 1:
-            # ShuffleNet's window; with padding 1 the output has ceil(H / stride) rows as y has.
+            # ShuffleNet's window; padding 1 gives the ⌈H/s⌉ rows of y.
             images = pooled.reshape(-1, *pooled.shape[-3:])
             images = nn.avg_pool(images, (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)])
             pooled = images.reshape(*pooled.shape[:-3], *images.shape[-3:])
@@ -231,21 +251,30 @@ class CSC(nn.Module):
         if train:
             y, statistics = conv(x, statistics=True)
             return _affine(y, *self._trained(norm, y, statistics))
-        scale, offset = norm.coefficients(self.features)
-        return conv(x, out_scale=scale, bias=offset)
+        scale, bias = norm.coefficients(self.features)
+        return conv(x, out_scale=scale, bias=bias)
 
 
-def _affine(y: Array, scale: Array, offset: Array, *, relu: bool = False) -> Array:
-    """Returns y · scale + offset, computed in float32, in the dtype of y."""
-    wide = y * scale + offset
+def _affine(y: Array, scale: Array, bias: Array, *, relu: bool = False) -> Array:
+    """Returns y · scale + bias, computed in float32, in the dtype of y."""
+    wide = y * scale + bias
     return (nn.relu(wide) if relu else wide).astype(y.dtype)
 
 
 class SC2(CSC):
     """Shift-Conv-Shift-Conv module (Figure 3): a `CSC` with one more shift in front of it.
 
-    Both shifts have the same kernel size and dilation, which widens the receptive field;
-    all attributes are those of `CSC`.
+    The two shifts have the same kernel size and dilation; together they widen the receptive
+    field. All attributes are those of `CSC`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from shift_jax import SC2
+    >>> layer = SC2(features=16, expansion=2, dilation=2)
+    >>> x = jnp.ones((1, 8, 8, 16))
+    >>> y, variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape
+    (1, 8, 8, 16)
     """
 
     shift_first = True

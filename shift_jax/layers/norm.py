@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NormFactory(Protocol):
-    """Makes the normalisation layer that follows a convolution."""
+    """Makes the normalization layer that follows a convolution."""
 
     def __call__(
         self, train: bool, *, dtype: Any = None, param_dtype: Any = jnp.float32, name: str
@@ -22,15 +22,15 @@ class NormFactory(Protocol):
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's BatchNorm, which can also say what it does as y·a + b of each channel.
+    """Flax's BatchNorm, which can also return its effect as y·a + b of each channel.
 
-    The convolution before or after it then applies it on the way, and the normalised array is
-    never written. Both ways have the same variables.
+    The convolution before or after it then applies a and b in passing, and nobody writes the
+    normalized array. Both ways have the same variables.
     """
 
     @property
     def folds(self) -> bool:
-        """Whether `coefficients` knows all of its attributes."""
+        """Whether `coefficients` supports all of its attributes."""
         return (
             self.axis == -1
             and self.use_fast_variance
@@ -49,9 +49,9 @@ class BatchNorm(nn.BatchNorm):
 
         Args:
           features: N.
-          statistics: sum and sum of squares (N,) of the batch, which then is what is normalised
-            by and updates the running averages as training does; None takes these averages.
-          count: how many elements each sum has.
+          statistics: sum and sum of squares (N,) of the batch. They give the mean and the variance
+            and update the running averages, as in training; None uses the running averages.
+          count: number of elements in each sum.
         """
         mean_average = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         variance_average = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
@@ -62,7 +62,7 @@ class BatchNorm(nn.BatchNorm):
             if self.axis_name is not None and not self.is_initializing():
                 moments = lax.pmean(moments, self.axis_name)
             mean = moments[0]
-            # Rounding may take the difference below zero.
+            # Rounding can make the difference negative.
             variance = jnp.maximum(moments[1] - jnp.square(mean), 0)
             if not self.is_initializing():
                 old = self.momentum
@@ -71,15 +71,16 @@ class BatchNorm(nn.BatchNorm):
         scale = lax.rsqrt(variance + self.epsilon)
         if self.use_scale:
             scale = scale * self.param("scale", self.scale_init, (features,), self.param_dtype)
-        offset = -mean * scale
+        bias = -mean * scale
         if self.use_bias:
-            offset = offset + self.param("bias", self.bias_init, (features,), self.param_dtype)
-        return scale, offset
+            bias = bias + self.param("bias", self.bias_init, (features,), self.param_dtype)
+        return scale, bias
 
 
 def batch_norm(train: bool, *, epsilon: float = 1e-5, **kwargs) -> BatchNorm:
-    """BatchNorm with the constants of the authors' PyTorch code (its momentum 0.1 is 0.9 here).
+    """Returns a BatchNorm with the constants of the authors' PyTorch code.
 
-    Under `jax.jit` with a batch sharded over devices the statistics are the global batch's.
+    PyTorch's momentum 0.1 is 0.9 here. Under `jax.jit`, with the batch sharded over devices, the
+    statistics are those of the global batch.
     """
     return BatchNorm(use_running_average=not train, momentum=0.9, epsilon=epsilon, **kwargs)

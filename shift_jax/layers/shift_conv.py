@@ -1,4 +1,4 @@
-"""The shift and the shift with its pointwise convolution as layers."""
+"""The shift as a layer, alone and with the pointwise convolution that follows it."""
 
 from __future__ import annotations
 
@@ -18,37 +18,48 @@ if TYPE_CHECKING:
 
 
 def hashable(values) -> Any:
-    """Offsets or weights as nested tuples, so that modules with explicit ones compare and hash."""
+    """Returns offsets or weights as nested tuples, so that modules that have them can hash."""
     if isinstance(values, list | tuple | np.ndarray):
         return tuple(hashable(item) for item in values)
     return values.item() if isinstance(values, np.generic) else values
 
 
 def _explicit_offsets(layer: Shift | ShiftConv, channels: int) -> Any:
-    """What `shift_jax.ops.shift` takes as `offsets` of so many channels."""
+    """Returns the argument `offsets` of `shift_jax.ops.shift` for that many channels."""
     if layer.direction_weights is None:
         return layer.offsets
     if layer.offsets is not None:
         raise InputError(
-            "offsets and direction_weights are both given, and either says where each channel "
-            "looks: leave one of them out."
+            "offsets and direction_weights are both given, and each alone decides where the "
+            "channels look: leave one of them out."
         )
     if layer.order != "grouped":
         raise InputError(
-            f"order is {layer.order!r}, but direction_weights put the channels of one direction "
-            "side by side: leave order out."
+            f"order is {layer.order!r}, but direction_weights keep the channels of one direction "
+            "together: leave order out."
         )
     weights, dilation = layer.direction_weights, layer.dilation
     return ops.allocate_offsets(channels, layer.kernel_size, weights, dilation)
 
 
 class Shift(nn.Module):
-    """The shift operation as a layer without parameters.
+    """The shift operation (Section 2.1, Eq. 6) as a layer; it has no parameters.
+
+    It takes and returns [..., H, W, C] of any dtype.
+
+    >>> import jax.numpy as jnp
+    >>> from shift_jax import Shift
+    >>> layer = Shift(kernel_size=3, dilation=2)
+    >>> layer.apply({}, jnp.ones((1, 8, 8, 18))).shape
+    (1, 8, 8, 18)
 
     Attributes:
-      kernel_size, dilation, order, offsets: see `shift_jax.ops.shift`.
-      direction_weights: k² numbers, in proportion to which the directions get channels, see
+      kernel_size, dilation, order, offsets: see `shift_jax.shift`.
+      direction_weights: k² numbers that divide the channels among the directions, see
         `shift_jax.ops.allocate_offsets`; None is the paper's uniform allocation.
+
+    Raises:
+      InputError: as `shift_jax.shift`, or attributes that contradict each other.
     """
 
     kernel_size: int = 3
@@ -68,16 +79,34 @@ class Shift(nn.Module):
 
 
 class ShiftConv(nn.Module):
-    """Shift followed by a pointwise convolution; `kernel_size=1` is the convolution alone.
+    """A shift and the pointwise convolution that follows it (Section 2.1).
+
+    It takes [..., H, W, C] and returns [..., ⌈H/s⌉, ⌈W/s⌉, N]. `kernel_size=1` is the pointwise
+    convolution alone.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from shift_jax import ShiftConv
+    >>> layer = ShiftConv(features=32, kernel_size=5, stride=2)
+    >>> x = jnp.ones((1, 8, 8, 64))
+    >>> variables = layer.init(jax.random.key(0), x)
+    >>> variables["params"]["kernel"].shape
+    (64, 32)
+    >>> layer.apply(variables, x).shape
+    (1, 4, 4, 32)
 
     Attributes:
       features: output channels N.
       kernel_size, dilation, order, offsets, direction_weights: the shift, see `Shift`.
-      stride: of the pointwise convolution, which keeps rows and columns 0, s, 2s, …
+      stride: s of the pointwise convolution; it keeps rows and columns 0, s, 2s, …
       use_bias: whether to add a learned bias.
-      implementation: see `shift_jax.ops.shift_conv`.
-      dtype: computation type; None is the common type of input and parameters.
-      param_dtype: type of the parameters "kernel" (C, N) and "bias" (N,).
+      implementation: see `shift_jax.shift_conv`.
+      dtype: of the computation; None is the common dtype of input and parameters.
+      param_dtype: of the parameters "kernel" (C, N) and "bias" (N,).
+      kernel_init, bias_init: initializers of the two parameters.
+
+    Raises:
+      InputError: as `shift_jax.shift_conv`, or attributes that contradict each other.
     """
 
     features: int
@@ -101,7 +130,7 @@ class ShiftConv(nn.Module):
 
     @nn.nowrap
     def channel_offsets(self, channels: int) -> Int[np.ndarray, "c 2"]:
-        """Returns int32 (C, 2): the (dy, dx) in pixels by which each channel is looked up."""
+        """Returns int32 (C, 2): the (dy, dx) in pixels at which each channel looks."""
         explicit = _explicit_offsets(self, channels)
         if explicit is None:
             return ops.shift_offsets(channels, self.kernel_size, self.dilation, self.order)
@@ -114,12 +143,12 @@ class ShiftConv(nn.Module):
         out_scale: Float[Array, " n"] | None = None,
         bias: Float[Array, " n"] | None = None,
     ) -> tuple[Float[Array, "c n"], Float[Array, " n"] | None]:
-        """Returns the kernel (C, N) and bias (N,) with what follows the convolution folded in.
+        """Returns the kernel (C, N) and the bias (N,) or None, with a following y·a + b folded in.
 
         Args:
           in_features: C.
-          out_scale: multiplies the convolution with its bias: a following BatchNorm's scale.
-          bias: added to that, such as the BatchNorm's offset.
+          out_scale: a (N,), such as the scale of a following BatchNorm.
+          bias: b (N,), such as the bias of that BatchNorm.
         """
         features = positive_int("features", self.features)
         kernel = self.param("kernel", self.kernel_init, (in_features, features), self.param_dtype)
@@ -137,8 +166,8 @@ class ShiftConv(nn.Module):
         x: Float[Array, "*b h w c"],
         *,
         expand: Float[Array, "d c"] | None = None,
-        scale: Float[Array, " c"] | None = None,
-        offset: Float[Array, " c"] | None = None,
+        prologue_scale: Float[Array, " c"] | None = None,
+        prologue_bias: Float[Array, " c"] | None = None,
         prologue_relu: bool = False,
         out_scale: Float[Array, " n"] | None = None,
         bias: Float[Array, " n"] | None = None,
@@ -147,13 +176,11 @@ class ShiftConv(nn.Module):
         relu_before_residual: bool = False,
         statistics: bool = False,
     ):
-        """Returns [..., H, W, N], with `statistics` the sums too, as `shift_jax.ops.shift_conv`.
+        """Returns y [..., ⌈H/s⌉, ⌈W/s⌉, N], and with `statistics` its sums.
 
         Args:
-          x: [..., H, W, C].
-          expand, scale, offset, prologue_relu, residual, relu, relu_before_residual, statistics:
-            see `shift_jax.ops.shift_conv`.
-          out_scale, bias: see `folded`.
+          x: [..., H, W, C], or [..., H, W, D] with `expand`.
+          out_scale, bias: see `folded`; all others: see `shift_jax.shift_conv`.
         """
         channels = x.shape[-1] if expand is None else expand.shape[-1]
         kernel, bias = self.folded(channels, out_scale, bias)
@@ -168,8 +195,8 @@ class ShiftConv(nn.Module):
             stride=self.stride,
             order=self.order,
             offsets=_explicit_offsets(self, channels),
-            scale=scale,
-            offset=offset,
+            prologue_scale=prologue_scale,
+            prologue_bias=prologue_bias,
             prologue_relu=prologue_relu,
             residual=residual,
             relu=relu,

@@ -37,9 +37,9 @@ def test_channels_of_each_direction(channels, kernel_size, per_direction, left_o
     offsets = shift_offsets(channels, kernel_size, order=order)
     directions, counts = np.unique(offsets, axis=0, return_counts=True)
     assert len(directions) == kernel_size**2
-    centre = (directions == 0).all(axis=1)
-    assert set(counts[~centre]) == {per_direction}
-    assert counts[centre] == per_direction + left_over
+    center = (directions == 0).all(axis=1)
+    assert set(counts[~center]) == {per_direction}
+    assert counts[center] == per_direction + left_over
     assert not offsets[channels - left_over :].any()
 
 
@@ -51,7 +51,7 @@ def test_first_grouped_channel_looks_up_and_left():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"kernel_size": 4}, "kernel_size is 4, .* odd one such as 3 or 5"),
+        ({"kernel_size": 4}, "kernel_size is 4, .* odd size such as 3 or 5"),
         ({"kernel_size": 0}, "kernel_size is 0, expected a positive integer"),
         ({"kernel_size": 3.5}, "kernel_size is 3.5, expected a positive integer"),
         ({"kernel_size": -3}, "kernel_size is -3"),

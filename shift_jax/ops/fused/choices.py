@@ -1,4 +1,4 @@
-"""Which implementation is the fastest, by device and shape: the rows of `choices.json`."""
+"""Which backend is the fastest, by device and shape: the rows of `choices.json`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from functools import cache
 from importlib import resources
 
-from shift_jax.ops.fused.spec import Spec
+from shift_jax.ops.fused.spec import Operation, Spec
 
 
 def choose(
     device_kind: str,
-    operation: str,
+    operation: Operation,
     x_shape: tuple[int, ...],
     dtype: str,
     features: int,
@@ -19,22 +19,21 @@ def choose(
 ) -> str:
     """Returns the implementation of the first row that fits, else "xla".
 
-    A row has the device's kind as JAX names it, the "operation" ("forward", "input_gradient" or
-    "weight_gradient"), the "dtype" and the "implementation". It may bound the shape:
-    "batch_multiple", and "min_" and "max_" of "batch", "height", "width", "channels", "features"
-    and "stride".
+    A row names a device kind, as JAX does, an operation, a dtype and an implementation. It may
+    bound the shape by "batch_multiple", and by "min_" and "max_" of "batch", "height", "width",
+    "channels", "features" and "stride".
 
     Args:
       device_kind: as in `jax.Device.device_kind`.
-      operation: one of the three of every implementation.
+      operation: which of a backend's functions.
       x_shape: (B, H, W, C) on one device.
       dtype: of x, such as "bfloat16".
       features: N.
-      spec: the rest of the operation.
+      spec: the static half of the `shift_conv`.
     """
     moves = any(dy or dx for dy, dx in spec.offsets)
     if not moves and spec.stride == 1:
-        return "xla"  # A plain matrix product: no kernel has anything to add.
+        return "xla"  # A plain matrix product, which no kernel improves.
     sizes = dict(zip(("batch", "height", "width", "channels"), x_shape, strict=True))
     sizes |= {"features": features, "stride": spec.stride}
     names = (device_kind, operation, dtype)

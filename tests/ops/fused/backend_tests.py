@@ -14,6 +14,7 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.ops.fused import xla
+from shift_jax.ops.fused.operands import Operands
 from tests.ops.fused.cases import EDGES, Case, shiftnet_a_layers
 from tests.ops.fused.definition import Expected, assert_is
 
@@ -32,8 +33,8 @@ class BackendTests:
     everyday_layers: int | None = None
     """How many layers the everyday run has, None for all; ShiftNet-A's are the first eight."""
 
-    def interpret(self, function, case: Case, quick: bool, *arrays, **options):
-        """Runs function(*arrays); `quick` without the checks of memory."""
+    def interpret(self, function, case: Case, quick: bool, operands, **options):
+        """Runs function(operands); `quick` without the checks of memory."""
         raise NotImplementedError
 
     def refused(self, case: Case) -> str | None:
@@ -43,32 +44,29 @@ class BackendTests:
     def prepare(self, case: Case, monkeypatch) -> None:
         """Before anything runs."""
 
-    def arguments(self, operation: str, case: Case):
-        arrays, options = case.arrays(), {"spec": case.spec}
-        names = {
-            "forward": ("x", "w", "bias", "scale", "offset", "residual"),
-            "input_gradient": ("dy", "w", "x", "scale", "offset"),
-            "weight_gradient": ("x", "dy", "scale", "offset"),
-        }[operation]
-        if operation == "input_gradient":
-            options["size"] = case.shape[1:3]
-            if not case.prologue:
-                arrays["x"] = None
-        return [arrays[name] for name in names], options
+    def arguments(self, operation: str, case: Case) -> tuple[Operands, dict]:
+        operands, options = case.operands(), {"spec": case.spec}
+        if operation == "forward":
+            return replace(operands, dy=None), options
+        operands = replace(operands, bias=None, residual=None)
+        if operation == "weight_gradient":
+            return replace(operands, w=None), options
+        x = operands.x if case.prologue else None
+        return replace(operands, x=x), options | {"size": case.shape[1:3]}
 
     def check(self, operation: str, case: Case, monkeypatch, quick: bool) -> None:
         self.prepare(case, monkeypatch)
-        arrays, options = self.arguments(operation, case)
+        operands, options = self.arguments(operation, case)
         run = partial(self.interpret, getattr(self.module, operation), case, quick)
         if sentence := self.refused(case):
             with pytest.raises(InputError, match=sentence) as raised:
-                run(*arrays, **options)
+                run(operands, **options)
             reason = self.module.unsupported(
                 case.shape, jnp.dtype(case.dtype), case.features, case.spec
             )
             assert str(raised.value) == reason
             return
-        results = jax.block_until_ready(run(*arrays, **options))
+        results = jax.block_until_ready(run(operands, **options))
         expected = getattr(Expected(case, self.sums_of_rounded), operation)()
         assert_is([results] if operation == "weight_gradient" else results, expected)
 
@@ -90,10 +88,10 @@ class BackendTests:
     def test_refuses_a_type(self, operation):
         """Only XLA has all types of floats."""
         case = replace(EDGES["one pixel"], dtype="float16")
-        arrays, options = self.arguments(operation, case)
+        operands, options = self.arguments(operation, case)
         run = partial(self.interpret, getattr(self.module, operation), case, True)
         if self.module is xla:
-            results = run(*arrays, **options)
+            results = run(operands, **options)
             assert jax.tree.leaves(results)[0].dtype == (
                 jnp.float32 if operation == "weight_gradient" else jnp.float16
             )
@@ -102,5 +100,5 @@ class BackendTests:
             case.shape, jnp.dtype(case.dtype), case.features, case.spec
         )
         with pytest.raises(InputError, match="takes bfloat16.*, not float16") as raised:
-            run(*arrays, **options)
+            run(operands, **options)
         assert str(raised.value) == reason

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax.ops import shift_offsets
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Relu, Spec
 from tests.ops.fused.networks import layers
 
@@ -18,9 +19,9 @@ class Case:
     Attributes:
       shape: of x.
       features, offsets, stride, dtype: of the layer.
-      prologue: those of "scale offset relu" that there are.
-      epilogue: those of "bias residual statistics" that there are.
-      relu: where the epilogue's is.
+      prologue: which of "scale bias relu" it has.
+      epilogue: which of "bias residual statistics" it has.
+      relu: where the epilogue's ReLU is.
       tile_rows: for the TPU kernels, output rows of a tile; None for their own choice.
       narrow: for the TPU kernels, too little memory for the whole width.
       cores: of the TPU.
@@ -50,11 +51,11 @@ class Case:
         statistics, prologue_relu = "statistics" in self.epilogue, "relu" in self.prologue
         return Spec(self.offsets, self.stride, prologue_relu, self.relu, statistics)
 
-    def arrays(self) -> dict:
-        """Random ones; those that there are not are None.
+    def operands(self) -> Operands:
+        """Returns random arrays, `dy` included.
 
-        The prologue's have few digits: with a 16-bit x it is then exact in float32, and what it is
-        rounded to and its sign are the same for everyone.
+        The prologue's vectors have few digits. With a 16-bit x it is then exact in float32, so
+        that everyone agrees on its rounding and its sign.
         """
         channels = self.shape[-1]
 
@@ -63,15 +64,15 @@ class Case:
             return jnp.asarray(jnp.asarray(values, self.dtype), dtype) if given else None
 
         few_digits = partial(random, dtype=jnp.float32)
-        return {
-            "x": random(0, *self.shape),
-            "w": random(1, channels, self.features),
-            "bias": few_digits(2, self.features, given="bias" in self.epilogue),
-            "scale": few_digits(3, channels, given="scale" in self.prologue),
-            "offset": few_digits(4, channels, given="offset" in self.prologue),
-            "residual": random(5, *self.out_shape, given="residual" in self.epilogue),
-            "dy": random(6, *self.out_shape),
-        }
+        return Operands(
+            x=random(0, *self.shape),
+            w=random(1, channels, self.features),
+            bias=few_digits(2, self.features, given="bias" in self.epilogue),
+            prologue_scale=few_digits(3, channels, given="scale" in self.prologue),
+            prologue_bias=few_digits(4, channels, given="bias" in self.prologue),
+            residual=random(5, *self.out_shape, given="residual" in self.epilogue),
+            dy=random(6, *self.out_shape),
+        )
 
 
 def paper(channels, *args):
@@ -83,7 +84,7 @@ def anywhere(channels, reach, seed=0):
     return tuple(map(tuple, offsets.tolist()))
 
 
-EVERYTHING = {"prologue": "scale offset relu", "epilogue": "bias residual statistics"}
+EVERYTHING = {"prologue": "scale bias relu", "epilogue": "bias residual statistics"}
 
 EDGES = {
     # Where channels end.
@@ -94,7 +95,7 @@ EDGES = {
         (8, 3, 2, 300), 1, paper(300), dtype="float32", prologue="scale", epilogue="bias"
     ),
     "20 channels, 9 features": Case(
-        (16, 3, 4, 20), 9, paper(20, 3, 1, "interleaved"), dtype="float32", prologue="offset",
+        (16, 3, 4, 20), 9, paper(20, 3, 1, "interleaved"), dtype="float32", prologue="bias",
         epilogue="residual", relu="before_residual",
     ),
     "140 channels, 130 features": Case(
@@ -102,13 +103,13 @@ EDGES = {
     ),
     # Offsets.
     "dilation 2, interleaved": Case(
-        (3, 7, 2, 72), 24, paper(72, 5, 2, "interleaved"), prologue="offset",
+        (3, 7, 2, 72), 24, paper(72, 5, 2, "interleaved"), prologue="bias",
         epilogue="residual", relu="before_residual",
     ),
     "from anywhere and nowhere": Case(
         (1, 4, 5, 16), 16, anywhere(16, 7), prologue="scale relu", epilogue="bias statistics"
     ),
-    "nothing moves": Case((16, 2, 3, 24), 8, paper(24, 1), prologue="offset relu"),
+    "nothing moves": Case((16, 2, 3, 24), 8, paper(24, 1), prologue="bias relu"),
     "everything leads out": Case(
         (2, 2, 3, 16), 8, ((5, 0), (0, -9)) * 8, epilogue="bias statistics", relu="last"
     ),
@@ -119,11 +120,11 @@ EDGES = {
     ),
     "stride 2, one row": Case((2, 1, 6, 50), 8, anywhere(50, 3), 2),
     "stride 3, from anywhere": Case(
-        (2, 7, 6, 18), 4, anywhere(18, 4), 3, prologue="offset", epilogue="statistics"
+        (2, 7, 6, 18), 4, anywhere(18, 4), 3, prologue="bias", epilogue="statistics"
     ),
     # Batches.
     "33 images": Case(
-        (33, 2, 3, 20), 8, paper(20), prologue="scale offset", epilogue="statistics"
+        (33, 2, 3, 20), 8, paper(20), prologue="scale bias", epilogue="statistics"
     ),
     "33 images and everything around": Case(
         (33, 3, 2, 24), 8, paper(24), **EVERYTHING, relu="last"
@@ -144,7 +145,7 @@ NETWORKS = [
 
 def layer_case(height, width, channels, features, spec, batch=16) -> Case:
     """A layer with the prologue and the epilogue that it has in the network."""
-    prologue = "scale offset relu" if spec.prologue_relu else ""
+    prologue = "scale bias relu" if spec.prologue_relu else ""
     epilogue = "statistics" if spec.statistics else ""
     shape = (batch, height, width, channels)
     return Case(

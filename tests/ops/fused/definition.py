@@ -22,19 +22,17 @@ class Expected:
 
     def __init__(self, case: Case, sums_of_rounded: bool):
         self.case, self.spec = case, case.spec
-        self.given = {
-            key: None if array is None else wide(array) for key, array in case.arrays().items()
-        }
+        self.given = {key: wide(array) for key, array in case.operands().present().items()}
         # Not only results but all partial sums are rounded to float32, some hundred times.
         self.sum_epsilon = 16 * float(jnp.finfo(jnp.float32).eps)
         self.epsilon = max(float(jnp.finfo(case.dtype).eps), self.sum_epsilon)
         if sums_of_rounded:
             self.sum_epsilon = self.epsilon
         self.pixels = prod(case.out_shape[:3])
-        x, scale, offset = (self.given[key] for key in ("x", "scale", "offset"))
+        x, scale, bias = map(self.given.get, ("x", "prologue_scale", "prologue_bias"))
         self.before_relu = x if scale is None else x * scale
-        if offset is not None:
-            self.before_relu = self.before_relu + offset
+        if bias is not None:
+            self.before_relu = self.before_relu + bias
         # The product's operands are rounded by definition.
         a = wide(jnp.asarray(self.before_relu, case.dtype))
         a = np.maximum(a, 0) if self.spec.prologue_relu else a
@@ -42,7 +40,7 @@ class Expected:
         self.shifted = loop_shift(a, case.offsets)[:, ::stride, ::stride]
 
     def forward(self):
-        bias, residual = self.given["bias"], self.given["residual"]
+        bias, residual = self.given.get("bias"), self.given.get("residual")
         y = self.shifted @ self.given["w"]
         y = y if bias is None else y + bias
         y = np.maximum(y, 0) if self.spec.relu == "before_residual" else y
@@ -65,10 +63,10 @@ class Expected:
         assert spread.shape[1:3] == (height, width)
         g = loop_adjoint(spread, self.case.offsets)
         g = g * (self.before_relu > 0) if self.spec.prologue_relu else g
-        scale, offset = self.given["scale"], self.given["offset"]
+        scale, bias = map(self.given.get, ("prologue_scale", "prologue_bias"))
         size = self.epsilon * sqrt(self.case.features)
         yield (g if scale is None else g * scale), self.case.dtype, size
-        for vector, terms in ((scale, g * self.given["x"]), (offset, g)):
+        for vector, terms in ((scale, g * self.given["x"]), (bias, g)):
             if vector is None:
                 yield None, None, None
             else:

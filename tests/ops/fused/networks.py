@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from benchmarks.tpu_compiler import equations
 from shift_jax import create_model
 from shift_jax.models.registry import model_record
+from shift_jax.ops.fused.operands import Operands
 
 OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 
@@ -30,16 +31,18 @@ def layers(name: str, **arguments) -> dict:
 
 
 def program(module, operation: str, shape, features: int, spec, prologue: bool, **options):
-    """One operation of a backend for bfloat16, and the shapes of its arguments."""
+    """Returns one operation of a backend for bfloat16, and the shapes of its arguments."""
     batch, height, width, channels = shape
     out = (batch, -(-height // spec.stride), -(-width // spec.stride), features)
     x, y = (jax.ShapeDtypeStruct(size, jnp.bfloat16) for size in (shape, out))
     w = jax.ShapeDtypeStruct((channels, features), jnp.bfloat16)
     vector = jax.ShapeDtypeStruct((channels,), jnp.float32) if prologue else None
-    function = partial(getattr(module, operation), spec=spec, **options)
-    if operation == "forward":
-        return (lambda x, w, a, b: function(x, w, None, a, b, None)), (x, w, vector, vector)
-    if operation == "input_gradient":
-        function = partial(function, size=(height, width))
-        return function, (y, w, x if prologue else None, vector, vector)
-    return function, (x, y, vector, vector)
+    options |= {"size": (height, width)} if operation == "input_gradient" else {}
+    operands = Operands(
+        x=x if prologue or operation != "input_gradient" else None,
+        w=w if operation != "weight_gradient" else None,
+        prologue_scale=vector,
+        prologue_bias=vector,
+        dy=y if operation != "forward" else None,
+    )
+    return partial(getattr(module, operation), spec=spec, **options), (operands,)

@@ -36,13 +36,13 @@ def arguments(shape, dtype=jnp.float32):
     )
 
 
-def module(shape, x, expand, w, offset, residual, **kwargs):
+def module(shape, x, expand, w, bias, residual, **kwargs):
     _, _, _, _, k, stride = shape
     return shift_conv(
         x,
         w,
         expand=expand,
-        offset=offset,
+        prologue_bias=bias,
         prologue_relu=True,
         residual=residual,
         relu_before_residual=True,
@@ -52,8 +52,8 @@ def module(shape, x, expand, w, offset, residual, **kwargs):
     )
 
 
-def two_steps(shape, x, expand, w, offset, residual):
-    return module(shape, x @ expand, None, w, offset, residual, implementation="xla")
+def two_steps(shape, x, expand, w, bias, residual):
+    return module(shape, x @ expand, None, w, bias, residual, implementation="xla")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -101,6 +101,6 @@ def test_a_module_is_one_kernel_in_inference():
 
 
 def test_expand_of_another_shape_is_refused():
-    x, expand, w, offset, residual = arguments(SHAPES[0])
+    x, expand, w, bias, residual = arguments(SHAPES[0])
     with pytest.raises(InputError, match=r"expand has shape \(15, 40\), expected \(16, channels\)"):
-        module(SHAPES[0], x, expand[1:], w, offset, residual)
+        module(SHAPES[0], x, expand[1:], w, bias, residual)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import types
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.export
@@ -15,9 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from shift_jax.errors import InputError
 from shift_jax.ops import batch_axes, implementation, shift_conv
 from shift_jax.ops.fused import call, choices, xla
-from shift_jax.ops.fused.spec import Spec
+from shift_jax.ops.fused.backends import KERNELS
+from shift_jax.ops.fused.spec import Operation, Spec
 
-ARGUMENTS = ("x", "w", "bias", "scale", "offset", "residual")
+ARGUMENTS = ("x", "w", "bias", "prologue_scale", "prologue_bias", "residual")
 
 
 def random(*shape, seed=0, dtype=jnp.float32):
@@ -29,8 +31,8 @@ def arrays(batch=8, dtype=jnp.float32):
         "x": random(batch, 5, 4, 20, dtype=dtype),
         "w": random(20, 6, seed=1, dtype=dtype),
         "bias": random(6, seed=2),
-        "scale": random(20, seed=3),
-        "offset": random(20, seed=4),
+        "prologue_scale": random(20, seed=3),
+        "prologue_bias": random(20, seed=4),
         "residual": random(batch, 3, 2, 6, seed=5, dtype=dtype),
     }
 
@@ -60,14 +62,14 @@ def kernel(monkeypatch):
     fake.ran, fake.why_not = [], None
 
     def function(name):
-        def run(*arrays, interpret=None, **options):
+        def run(operands, interpret=None, **options):
             del interpret
             fake.ran.append(name)
-            return getattr(xla, name)(*arrays, **options)
+            return getattr(xla, name)(operands, **options)
 
         return run
 
-    for name in ("forward", "input_gradient", "weight_gradient"):
+    for name in get_args(Operation):
         setattr(fake, name, function(name))
     fake.unsupported = lambda *shape: fake.why_not
     monkeypatch.setitem(sys.modules, "shift_jax.ops.fused.tpu", fake)
@@ -80,7 +82,7 @@ def kernel(monkeypatch):
 def table(monkeypatch):
     """A table in which the kernel is the fastest everywhere on the CPU."""
     row = {"device_kind": "cpu", "dtype": "float32", "implementation": "pallas_tpu"}
-    rows = [{**row, "operation": name} for name in call._OPERATIONS]
+    rows = [{**row, "operation": name} for name in get_args(Operation)]
     monkeypatch.setattr(choices, "_rows", lambda: rows)
     return rows
 
@@ -178,7 +180,7 @@ def test_rows_of_the_table(monkeypatch):
 
 def test_the_table_that_is_shipped_can_be_read():
     for row in choices._rows():
-        assert row["operation"] in call._OPERATIONS and row["implementation"] in call.KERNELS
+        assert row["operation"] in get_args(Operation) and row["implementation"] in KERNELS
 
 
 @pytest.mark.parametrize("platforms", [["cpu"], ["tpu"], ["cuda"], ["cpu", "tpu"]])
@@ -210,7 +212,7 @@ OPTIONS = [
     {"statistics": False, "prologue_relu": False},
     {"statistics": False, "relu": False, "relu_before_residual": True},
 ]
-MISSING = [("bias", "offset"), ("scale",), ("residual",), ARGUMENTS[2:]]
+MISSING = [("bias", "prologue_bias"), ("prologue_scale",), ("residual",), ARGUMENTS[2:]]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ def test_forward_mode_needs_xla():
         (None, ("w",), True),
         ("pallas_tpu", ("x", "residual"), False),
         ("pallas_tpu", ("residual",), True),
-        ("pallas_tpu", ("scale",), False),
+        ("pallas_tpu", ("prologue_scale",), False),
     ],
 )
 def test_vmap_equals_a_loop(kernel, name, mapped, statistics):

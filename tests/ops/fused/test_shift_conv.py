@@ -14,13 +14,13 @@ def random(*shape, seed=0, dtype=jnp.float32):
 
 
 def reference(
-    x, w, bias=None, scale=None, offset=None, prologue_relu=False, residual=None, relu=False,
-    stride=1, offsets=None, relu_before_residual=False,
+    x, w, bias=None, prologue_scale=None, prologue_bias=None, prologue_relu=False, residual=None,
+    relu=False, stride=1, offsets=None, relu_before_residual=False,
 ):  # fmt: skip
     """Float64 numpy, one step of the definition after the other."""
     x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
-    x = x if scale is None else x * np.asarray(scale, np.float64)
-    x = x if offset is None else x + np.asarray(offset, np.float64)
+    x = x if prologue_scale is None else x * np.asarray(prologue_scale, np.float64)
+    x = x if prologue_bias is None else x + np.asarray(prologue_bias, np.float64)
     x = np.maximum(x, 0) if prologue_relu else x
     y = loop_shift(x, offsets)[..., ::stride, ::stride, :] @ w
     y = y if bias is None else y + np.asarray(bias, np.float64)
@@ -31,8 +31,8 @@ def reference(
 
 EVERYTHING = {
     "bias": random(5, seed=2),
-    "scale": random(20, seed=3),
-    "offset": random(20, seed=4),
+    "prologue_scale": random(20, seed=3),
+    "prologue_bias": random(20, seed=4),
     "prologue_relu": True,
     "relu": True,
 }
@@ -79,8 +79,8 @@ def test_a_batch_of_no_images_gives_none():
 
 def test_pixels_from_outside_are_zero_after_the_prologue():
     x, w = jnp.zeros((1, 1, 1, 9)), jnp.eye(9)
-    y = shift_conv(x, w, offset=jnp.ones(9))
-    # Only the centre channel sees the one pixel, whose prologue gives 1.
+    y = shift_conv(x, w, prologue_bias=jnp.ones(9))
+    # Only the center channel sees the one pixel, whose prologue gives 1.
     assert y.ravel().tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
 
 
@@ -93,8 +93,8 @@ def test_every_argument_gets_its_gradient(implementation, modes, relu):
         "x": random(2, 4, 3, 20),
         "w": random(20, 5, seed=1),
         "bias": random(5, seed=2),
-        "scale": random(20, seed=3),
-        "offset": random(20, seed=4),
+        "prologue_scale": random(20, seed=3),
+        "prologue_bias": random(20, seed=4),
         "residual": random(2, 2, 2, 5, seed=5),
     }
     with jax.enable_x64(True):
@@ -135,8 +135,11 @@ def test_explicit_offsets_and_interleaved_order():
         ({"w": jnp.zeros((8, 5))}, r"w has shape \(8, 5\), expected \(9, features\)"),
         ({"x": jnp.zeros((4, 9))}, "expected .*height, width"),
         ({"bias": jnp.zeros(4)}, r"bias has shape \(4,\), expected \(5,\)"),
-        ({"scale": jnp.zeros(5)}, r"scale has shape \(5,\), expected \(9,\)"),
-        ({"offset": jnp.zeros((1, 9))}, r"offset has shape \(1, 9\), expected \(9,\)"),
+        ({"prologue_scale": jnp.zeros(5)}, r"prologue_scale has shape \(5,\), expected \(9,\)"),
+        (
+            {"prologue_bias": jnp.zeros((1, 9))},
+            r"prologue_bias has shape \(1, 9\), expected \(9,\)",
+        ),
         ({"residual": jnp.zeros((1, 4, 4, 5)), "stride": 2}, r"expected \(1, 2, 2, 5\)"),
         ({"stride": 0}, "stride is 0, expected a positive integer"),
         ({"kernel_size": 2}, "kernel_size is 2"),

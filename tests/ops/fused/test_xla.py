@@ -12,8 +12,8 @@ class TestXla(BackendTests):
     module = xla
     sums_of_rounded = True
 
-    def interpret(self, function, case, quick, *arrays, **options):
-        return jax.jit(partial(function, **options), compiler_options=FAST_COMPILE)(*arrays)
+    def interpret(self, function, case, quick, operands, **options):
+        return jax.jit(partial(function, **options), compiler_options=FAST_COMPILE)(operands)
 
 
 def test_the_networks_have_the_layers_of_the_paper():

@@ -1,10 +1,13 @@
 """`shift_conv` as Pallas kernels for NVIDIA GPUs from Hopper on: no shifted tensor in memory.
 
-Images are flattened to rows, one per pixel. A shift by (dy, dx) is then a start `dy * W + dx` rows
-away, which the copy engine takes as it takes any, and what a row fetched from beyond the edge of
-its image is set to zero on its way through the registers. Channels are fetched in runs of 16, the
-depth of one tensor-core instruction, from any first channel on. A run has one offset: its channels
-that have another meet zeros in the other operand.
+Images are flattened to rows, one per pixel. A shift by (dy, dx) then moves the first row by
+`dy * W + dx`, and the copy engine starts at any row. Rows fetched from beyond the edge of their
+image become zero on their way through the registers. Channels are fetched in runs of 16, the depth
+of one tensor-core instruction, starting at any channel. A run has one offset: its channels with
+another offset meet zeros in the other operand.
+
+All functions raise an InputError with the sentence of `unsupported`; their `interpret` is that of
+`plgpu.kernel`.
 """
 
 from shift_jax.ops.fused.gpu.dw import weight_gradient

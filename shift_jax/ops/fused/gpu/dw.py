@@ -14,6 +14,7 @@ from shift_jax.ops.fused.gpu.limits import check
 from shift_jax.ops.fused.gpu.reader import Reader
 from shift_jax.ops.fused.gpu.runs import prologue_of, runs_of
 from shift_jax.ops.fused.gpu.tiles import ROWS, RUN, fit, gpu_kernel, operand, widths
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 
 if TYPE_CHECKING:
@@ -22,20 +23,21 @@ if TYPE_CHECKING:
 _BLOCKS = 264  # Two for each multiprocessor of an H100: a weight gradient's tiles and splits.
 
 
-def weight_gradient(x, dy, scale, offset, *, spec: Spec, interpret: Any = None) -> Array:
-    """Returns dw, see `shift_jax.ops.fused.xla.weight_gradient`."""
+def weight_gradient(operands: Operands, *, spec: Spec, interpret: Any = None) -> Array:
+    """Returns dw in float32, see `shift_jax.ops.fused.xla.weight_gradient`."""
+    x, dy = operands.x, operands.dy
     channels, features = x.shape[-1], dy.shape[-1]
     check(x.shape, x.dtype, features, spec)
     width = widths(features)[-1]
     members, starts = runs_of(spec.offsets, x.shape)
-    prologue = prologue_of(scale, offset, members, 1)
+    prologue = prologue_of(operands, members, 1)
     reader = Reader(x.shape, spec.prologue_relu, prologue is not None, per_step=4, stages=2)
     pixel_tiles, tiles = -(-reader.pixels // ROWS), -(-features // width)
     groups = -(-len(starts) // reader.per_step)
     splits = min(-(-_BLOCKS // (groups * tiles)), pixel_tiles)
     steps = -(-pixel_tiles // splits)
     ahead, arrays = reader.arrays(x, starts[None], prologue, splits * steps, interpret)
-    # With the pixels as its last axis it is a left operand as it stands.
+    # The pixels as the last axis make dy a left operand as it stands.
     rows = splits * steps * ROWS if interpret else -(-reader.pixels // RUN) * RUN
     dy = fit(dy.reshape(reader.pixels, features).T, tiles * width, rows)
 

@@ -11,16 +11,19 @@ from shift_jax.ops.fused.gpu.limits import check
 from shift_jax.ops.fused.gpu.product import product
 from shift_jax.ops.fused.gpu.runs import clipped
 from shift_jax.ops.fused.gpu.tiles import ROWS, RUN, widths
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 
 
-def input_gradient(dy, w, x, scale, offset, *, spec: Spec, size, interpret: Any = None):
-    """Returns dx, dscale and doffset, see `shift_jax.ops.fused.xla.input_gradient`."""
+def input_gradient(operands: Operands, *, spec: Spec, size: tuple[int, int], interpret: Any = None):
+    """Returns dx, dscale and dbias, see `shift_jax.ops.fused.xla.input_gradient`."""
+    x, w, dy = operands.x, operands.w, operands.dy
+    scale, bias = operands.prologue_scale, operands.prologue_bias
     channels, features = w.shape
     shape = (len(dy), *size, channels)
     check(shape, dy.dtype, features, spec)
-    # A tile of channels takes dy once for each offset in it, and then of w only the channels that
-    # have it: narrow tiles have fewer offsets, wide ones share what they fetch.
+    # A tile of channels fetches dy once for each of its offsets, and multiplies it by the channels
+    # of w that have this offset: narrow tiles have fewer offsets, wide ones share their fetches.
     offsets = clipped(spec.offsets, shape)
     plans = [_plan_input_gradient(offsets, features, width) for width in widths(channels)]
     owned, starts = min(plans, key=lambda plan: plan[0].size + plan[0][..., 0].size * ROWS)
@@ -36,16 +39,16 @@ def input_gradient(dy, w, x, scale, offset, *, spec: Spec, size, interpret: Any 
             g = jnp.where(x * vectors[0] + vectors[1] > 0, g, 0.0)
         return g * vectors[0], (g * x, g)
 
-    scales = [
+    affine = [
         jnp.ones(channels) if scale is None else scale,
-        jnp.zeros(channels) if offset is None else offset,
+        jnp.zeros(channels) if bias is None else bias,
     ]
     dx, sums = product(
         dy,
         starts,
         blocks,
         epilogue,
-        vectors=[] if x is None else scales,
+        vectors=[] if x is None else affine,
         other=x,
         statistics=x is not None,
         interpret=interpret,
@@ -53,12 +56,12 @@ def input_gradient(dy, w, x, scale, offset, *, spec: Spec, size, interpret: Any 
     return (
         dx[..., :channels],
         None if scale is None else sums[0, :channels],
-        None if offset is None else sums[1, :channels],
+        None if bias is None else sums[1, :channels],
     )
 
 
 def _plan_input_gradient(offsets: np.ndarray, features: int, width: int):
-    """The offsets of each tile of `width` channels.
+    """Finds the offsets of each tile of `width` channels.
 
     Returns:
       [tiles, offsets, width], whether the channel has the offset.
@@ -68,7 +71,7 @@ def _plan_input_gradient(offsets: np.ndarray, features: int, width: int):
     found = [np.unique(tile, axis=0) for tile in tiles]
     runs = -(-features // RUN)
     owned = np.zeros((len(tiles), max(map(len, found)), width), bool)
-    # A run of nothing, unless set below: it begins after the last feature.
+    # An empty run, unless set below: it begins after the last feature.
     starts = np.full((*owned.shape[:2], runs, 3), [0, 0, features])
     for i, (tile, mine) in enumerate(zip(tiles, found, strict=True)):
         owned[i, : len(mine), : len(tile)] = (mine[:, None] == tile).all(-1)

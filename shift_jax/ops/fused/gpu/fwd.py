@@ -11,24 +11,23 @@ from shift_jax.ops.fused.gpu.limits import check
 from shift_jax.ops.fused.gpu.product import product
 from shift_jax.ops.fused.gpu.runs import prologue_of, runs_of
 from shift_jax.ops.fused.gpu.tiles import widths
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.xla import pointwise
 
 
-def forward(x, w, bias, scale, offset, residual, expand=None, *, spec: Spec, interpret: Any = None):
+def forward(operands: Operands, *, spec: Spec, interpret: Any = None):
     """Returns y and its sums or None, see `shift_jax.ops.fused.xla.forward`.
 
-    The product with `expand` is XLA's.
-
-    Here and below, `interpret` is that of `plgpu.kernel`, and what `unsupported` says is raised as
-    an InputError.
+    XLA multiplies by `expand`.
     """
-    features = w.shape[1]
+    x, bias, expand = operands.x, operands.bias, operands.expand
+    features = operands.w.shape[1]
     x = x if expand is None else pointwise(x, expand, x.dtype)
     check(x.shape, x.dtype, features, spec)
     width = widths(features)[-1]
     members, starts = runs_of(spec.offsets, x.shape)
-    w = jnp.pad(w, ((0, 1), (0, -features % width)))
+    w = jnp.pad(operands.w, ((0, 1), (0, -features % width)))
     blocks = w[members].reshape(*members.shape, -1, width).transpose(2, 0, 1, 3)
 
     def epilogue(y, vectors, residual):
@@ -43,10 +42,10 @@ def forward(x, w, bias, scale, offset, residual, expand=None, *, spec: Spec, int
         np.broadcast_to(starts, (len(blocks), *starts.shape)),
         blocks,
         epilogue,
-        prologue=prologue_of(scale, offset, members, len(blocks)),
+        prologue=prologue_of(operands, members, len(blocks)),
         relu=spec.prologue_relu,
         vectors=[] if bias is None else [bias],
-        other=residual,
+        other=operands.residual,
         statistics=spec.statistics,
         interpret=interpret,
     )

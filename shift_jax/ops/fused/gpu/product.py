@@ -1,4 +1,4 @@
-"""The kernel of the forward pass and of the input's gradient: runs of channels times blocks."""
+"""The kernel behind the forward pass and the input's gradient: runs of channels times blocks."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def product(
     a, starts, blocks, epilogue: Callable, *, vectors, other, statistics: bool, interpret,
     prologue=None, relu: bool = False,
 ):  # fmt: skip
-    """The sum over runs of 16 channels of `a`, each from its own place, times its block.
+    """Sums over runs of 16 channels of `a`, each from its own place, times their blocks.
 
     Args:
       a: [B, H, W, K].
       starts: [tiles, runs, 3], the dy, dx and first channel of each run.
       blocks: [tiles, runs, 16, width].
-      epilogue: takes the float32 product [pixels, width], and the vectors and `other` broadcast
-        alike; returns what to store and a pair to sum over all pixels.
+      epilogue: takes the float32 product [pixels, width], and the vectors and `other` in the same
+        shape; returns what to store and a pair to sum over all pixels.
       vectors: of up to tiles * width elements each.
       other: [B, H, W, up to tiles * width].
-      statistics: whether the sums are wanted.
+      statistics: whether to return the sums.
       interpret: see `pallas_call`.
-      prologue, relu: as `prologue_of` returns it, and ReLU after it.
+      prologue: from `prologue_of`.
+      relu: whether a ReLU follows the prologue.
 
     Returns:
       [B, H, W, tiles * width] in the dtype of `a`, and float32 (2, tiles * width) or None.
@@ -51,7 +52,7 @@ def product(
     ahead, arrays = reader.arrays(a, starts, prologue, pixel_tiles, interpret)
     blocks = jnp.pad(blocks, ((0, 0), (0, -runs % reader.per_step), (0, 0), (0, 0)))
     runs = blocks.shape[1]
-    # Copies of swizzled tiles want all of their 8 rows, the interpreter's all of any.
+    # Copies of swizzled tiles read whole groups of 8 rows; the interpreter reads whole tiles.
     rows = pixel_tiles * ROWS if interpret else -(-reader.pixels // 8) * 8
     vectors = [fit(v.astype(jnp.float32)[None], 1, tiles * width) for v in vectors]
     vectors = jnp.concatenate(vectors) if vectors else None
@@ -105,7 +106,7 @@ def product(
     y, *sums = gpu_kernel(
         body,
         out_type=(out, sums) if statistics else (out,),
-        # One axis: of a second one CUDA takes no more than 65535.
+        # One axis, since CUDA limits the others to 65535.
         grid=(pixel_tiles * tiles,),
         grid_names=("blocks",),
         scratch_types={

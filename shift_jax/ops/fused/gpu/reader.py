@@ -20,9 +20,9 @@ class Reader:
 
     Attributes:
       shape: of the array, [B, H, W, C].
-      relu: ReLU after the prologue.
-      has_prologue: whether there is more of it.
-      per_step: runs of one step of the pipeline.
+      relu: whether a ReLU follows the prologue.
+      has_prologue: whether the prologue has a scale and a bias.
+      per_step: runs in one step of the pipeline.
       stages: buffers of the ring.
     """
 
@@ -37,15 +37,15 @@ class Reader:
         return prod(self.shape[:-1])
 
     def arrays(self, a, starts, prologue, pixel_tiles: int, interpret) -> tuple[int, tuple]:
-        """What a kernel takes for it.
+        """Prepares the arguments of a kernel.
 
         Returns:
           The number of rows of zeros before the array.
           The array, as rows of pixels; the distance in pixels, dy, dx and first channel of each
-          run, with runs of nothing added up to whole steps; the prologue or None.
+          run, padded with empty runs to whole steps; the prologue or None.
         """
         missing = -starts.shape[1] % self.per_step
-        # What begins after the last channel is zero.
+        # Runs that begin after the last channel are zero.
         nothing = np.broadcast_to([0, 0, self.shape[3]], (len(starts), missing, 3))
         dy, dx, channel = np.concatenate([starts, nothing], axis=1).reshape(-1, 3).T
         table = np.stack([dy * self.shape[2] + dx, dy, dx, channel], axis=1).astype(np.int32)
@@ -53,7 +53,7 @@ class Reader:
             prologue = jnp.pad(prologue, ((0, 0), (0, missing), (0, 0), (0, 0))).reshape(-1, RUN)
         a, ahead = as_rows(a), 0
         if interpret:
-            # The copy engine finds zeros outside of an array, the interpreter does not.
+            # The copy engine reads zeros outside of an array, the interpreter does not.
             ahead = max(0, -int(table[:, 0].min()))
             a = fit(a, pixel_tiles * ROWS + max(0, table[:, 0].max()), channel.max() + 2 * RUN)
             a = jnp.pad(a, ((ahead, 0), (0, 0)))
@@ -70,12 +70,12 @@ class Reader:
         }
 
     def loop(self, arrays, read, steps: int, ahead: int, run, pixel, fetch, multiply) -> None:
-        """Calls `multiply(slot, operands)` of the shifted runs [per_step, 128, 16] of each step.
+        """Calls `multiply(slot, runs)` with the shifted runs [per_step, 128, 16] of each step.
 
         Args:
           arrays, ahead: from `arrays`.
           read: references to `scratch`.
-          steps: how many.
+          steps: their number.
           run: the first run of a step.
           pixel: the first pixel of a step.
           fetch: starts the copy of the other operand of `step` to its `slot`, with `barrier`.
@@ -102,17 +102,17 @@ class Reader:
             for i in range(self.per_step):
                 value = read["fetched"][slot, i]
                 if prologue is not None:
-                    scale, offset = (
+                    scale, bias = (
                         across(read["scales"][slot, 2 * i + j], value.shape) for j in range(2)
                     )
-                    value = (value.astype(jnp.float32) * scale + offset).astype(value.dtype)
+                    value = (value.astype(jnp.float32) * scale + bias).astype(value.dtype)
                 value = jnp.maximum(value, 0) if self.relu else value
                 inside = self._inside(pixel(step), *(table[run(step) + i, j] for j in (1, 2)))
                 # A select, not a product: 0 · NaN and 0 · inf are not 0.
                 read["shifted"][spare, i] = jnp.where(inside, value, jnp.zeros_like(value))
             plgpu.commit_smem()
             multiply(slot, read["shifted"].at[spare])
-            # Up to the step before, all products are done: their operands may be overwritten.
+            # The products of all earlier steps are done, so their operands may be overwritten.
             plgpu.wgmma_wait(self.per_step)
             pl.when(step + self.stages - 1 < steps)(lambda: load(step + self.stages - 1))
             return carry
@@ -122,7 +122,7 @@ class Reader:
         lax.fori_loop(0, steps, body, None)
 
     def _inside(self, pixel, dy, dx):
-        """Whether (dy, dx) from the 128 pixels from `pixel` on is in their image."""
+        """Whether each of the 128 pixels from `pixel` on stays in its image when moved."""
         _, height, width, _ = self.shape
         pixel = pixel + lax.broadcasted_iota(jnp.int32, (ROWS, RUN), 0)
         y, x = rem(div(pixel, width), height) + dy, rem(pixel, width) + dx

@@ -1,4 +1,4 @@
-"""How the channels of an image are fetched: in runs of 16 that have one offset."""
+"""Runs of 16 channels with one offset, in which the GPU kernels fetch the channels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax.ops.fused.gpu.tiles import RUN
+from shift_jax.ops.fused.operands import Operands
 
 if TYPE_CHECKING:
     from jax import Array
 
 
 def runs_of(offsets, x_shape) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of 16 channels in which each channel is once, with its own offset.
+    """Splits the channels into runs of 16; each channel is in one run, which has its offset.
 
     Returns:
-      [runs, 16], the channels, C for those that the run does not have.
+      [runs, 16], the channels, C for those that the run does not own.
       [runs, 3], the dy, dx and first channel.
     """
     offsets = clipped(offsets, x_shape)
@@ -36,15 +37,16 @@ def runs_of(offsets, x_shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clipped(offsets, x_shape) -> np.ndarray:
-    """The offsets [C, 2]; beyond the image is beyond it, however far."""
+    """Returns the offsets [C, 2], none longer than leads out of the image."""
     return np.clip(np.asarray(offsets, np.int64), np.negative(x_shape[1:3]), x_shape[1:3])
 
 
-def prologue_of(scale, offset, members: np.ndarray, tiles: int) -> Array | None:
-    """[tiles, runs, 2, 16] of the scale and the offset of each channel of each run."""
-    if scale is None and offset is None:
+def prologue_of(operands: Operands, members: np.ndarray, tiles: int) -> Array | None:
+    """Returns [tiles, runs, 2, 16], the scale and bias of each channel of each run, or None."""
+    scale, bias = operands.prologue_scale, operands.prologue_bias
+    if scale is None and bias is None:
         return None
-    scale = jnp.ones_like(offset) if scale is None else scale
-    offset = jnp.zeros_like(scale) if offset is None else offset
-    both = jnp.pad(jnp.stack([scale, offset]).astype(jnp.float32), ((0, 0), (0, 1)))
+    scale = jnp.ones_like(bias) if scale is None else scale
+    bias = jnp.zeros_like(scale) if bias is None else bias
+    both = jnp.pad(jnp.stack([scale, bias]).astype(jnp.float32), ((0, 0), (0, 1)))
     return jnp.broadcast_to(both[:, members].swapaxes(0, 1), (tiles, len(members), 2, RUN))

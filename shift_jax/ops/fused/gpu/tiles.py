@@ -1,4 +1,4 @@
-"""The pieces that the GPU kernels share: tiles in shared memory, and 32-bit index arithmetic."""
+"""What the GPU kernels share: tiles in shared memory, padding, 32-bit index arithmetic."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ gpu_kernel = partial(
 
 
 def operand(*shape: int, dtype=jnp.bfloat16):
-    """Shared memory for an operand of the tensor cores."""
+    """Allocates shared memory for an operand of the tensor cores."""
     return plgpu.SMEM(shape, dtype, transforms=tiling(RUN, dtype))
 
 
 def tiling(columns: int, dtype) -> tuple:
-    """How the tensor cores want an operand: tiles of 8 rows, swizzled."""
+    """Returns the layout that tensor cores want of an operand: swizzled tiles of 8 rows."""
     swizzle = columns * jnp.dtype(dtype).itemsize
     return plgpu.TilingTransform((8, columns)), plgpu.SwizzleTransform(swizzle)
 
 
 def widths(size: int) -> tuple[int, ...]:
-    """The widths of tiles that add no more columns than they must."""
+    """Returns the widths of tiles that pad `size` columns as little as possible."""
     return (64,) if -(-size // 64) % 2 else (64, 128)
 
 
 def as_rows(a: Array) -> Array:
-    """[B, H, W, C] as one row (B·H·W, C) per pixel."""
+    """Returns [B, H, W, C] as (B·H·W, C), one row per pixel."""
     return a.reshape(-1, a.shape[-1])
 
 
 def fit(a: Array, rows: int, columns: int) -> Array:
-    """`a` with zeros added up to that size."""
+    """Pads `a` with zeros to that size."""
     return jnp.pad(a, ((0, rows - a.shape[0]), (0, columns - a.shape[1])))
 
 
 def div(a, b: int):
-    """A / b rounded toward zero, in 32 bits even with `jax_enable_x64`."""
+    """Returns a / b rounded toward zero, in 32 bits even with `jax_enable_x64`."""
     return lax.div(a, np.int32(b))
 
 
 def rem(a, b: int):
-    """The remainder of `div`."""
+    """Returns the remainder of `div`."""
     return lax.rem(a, np.int32(b))
 
 
 def across(vector, shape: tuple[int, ...]):
-    """A vector (n,) repeated for each row of (rows, n)."""
+    """Repeats a vector (n,) for each row of (rows, n)."""
     return lax.broadcast_in_dim(vector, shape, (1,))

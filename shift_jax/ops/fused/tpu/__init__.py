@@ -1,7 +1,7 @@
 """`shift_conv` as Pallas kernels for TPUs: the shifted tensor exists only on the chip.
 
-Arrays are [H, W, B, C] inside, so that a register holds sixteen images' channels of one pixel
-(eight in float32) and every shift is an address. `docs/kernels.md` has the whole story.
+Inside, arrays are [H, W, B, C]. A register then holds one pixel of sixteen images (eight in
+float32), and every shift is an address. `docs/kernels.md` explains the kernels.
 """
 
 from shift_jax.ops.fused.tpu.dw import weight_gradient

@@ -1,53 +1,45 @@
-"""The gradient of the weights on a TPU."""
+"""The gradient of the weights on a TPU: the shifted input times dy, over all pixels."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu import strips
 from shift_jax.ops.fused.tpu.layout import as_row, product_flops, to_narrow, to_wide
 from shift_jax.ops.fused.tpu.limits import check
 from shift_jax.ops.fused.tpu.plan import Problem, make_plan
 from shift_jax.ops.fused.tpu.stream import Stream
-from shift_jax.ops.fused.tpu.tile import (
-    apply_prologue,
-    dot,
-    gather,
-    has_prologue,
-    matrix,
-    store_rows,
-)
+from shift_jax.ops.fused.tpu.tile import apply_prologue, dot, gather, matrix, store_rows
 
 if TYPE_CHECKING:
     from jax import Array
 
 
-def weight_gradient(
-    x: Array,
-    dy: Array,
-    scale: Array | None,
-    offset: Array | None,
-    *,
-    spec: Spec,
-    cores: int = 1,
-    interpret=False,
-):
-    """Returns dw, float32 (C, N): the shifted input times the cotangent, over all pixels.
+def weight_gradient(operands: Operands, *, spec: Spec, cores: int = 1, interpret=False) -> Array:
+    """Returns dw in float32, see `shift_jax.ops.fused.xla.weight_gradient`.
 
-    Arguments as in `forward` and `input_gradient`.
+    Args:
+      operands: `x`, `dy` and the prologue's vectors.
+      spec: the static half.
+      cores, interpret: as in `forward`.
+
+    Raises:
+      InputError: the sentence of `unsupported`.
     """
-    batch, height, width, channels = x.shape
-    features = dy.shape[3]
-    check(x.shape, x.dtype, features, spec)
+    batch, height, width, channels = operands.x.shape
+    features = operands.dy.shape[3]
+    check(operands.x.shape, operands.x.dtype, features, spec)
     problem = Problem.of(height, width, spec.offsets, spec.stride)
-    if problem.is_padded and has_prologue(spec, scale, offset):
-        x, scale, offset, spec = strips.prologue_outside(x, scale, offset, spec)
+    if problem.is_padded and operands.has_prologue(spec):
+        operands, spec = strips.prologue_outside(operands, spec)
+    x = operands.x
     plan = make_plan(batch, problem, features, x.dtype.itemsize, wide_buffers=3)
     if plan is None:
         call = partial(weight_gradient, cores=cores, interpret=interpret)
-        return strips.weight_gradient(call, x, dy, scale, offset, spec)
+        return strips.weight_gradient(call, operands, spec)
     stream = Stream(plan, plan.gather_window, cores)
 
     def kernel(refs):
@@ -67,10 +59,10 @@ def weight_gradient(
     narrow = plan.narrow_block(features)
     inputs = {
         "x": (to_wide(x, plan), stream.blocks(stream.arriving, plan.wide_block(channels))),
-        "dy": (to_narrow(dy, plan), stream.blocks(stream.leaving, narrow)),
+        "dy": (to_narrow(operands.dy, plan), stream.blocks(stream.leaving, narrow)),
         "selector": stream.constant(problem.selectors),
-        "scale": stream.constant(as_row(scale)),
-        "offset": stream.constant(as_row(offset)),
+        "prologue_scale": stream.constant(as_row(operands.prologue_scale)),
+        "prologue_bias": stream.constant(as_row(operands.prologue_bias)),
     }
     outputs = {"dw": stream.sums(channels, features)}
     scratch = {

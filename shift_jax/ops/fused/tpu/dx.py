@@ -1,13 +1,13 @@
-"""The gradient of the input on a TPU."""
+"""The gradient of the input on a TPU: the product with wᵀ, shifted back, through the prologue."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from jax import ShapeDtypeStruct
 from jax.experimental import pallas as pl
 
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu import strips
 from shift_jax.ops.fused.tpu.layout import as_row, from_hwbc, product_flops, to_narrow, to_wide
@@ -18,55 +18,41 @@ from shift_jax.ops.fused.tpu.tile import (
     COLUMNS,
     chunks,
     dot,
-    has_prologue,
     select,
     shifted_read,
     through_prologue,
 )
 
-if TYPE_CHECKING:
-    from jax import Array
-
 
 def input_gradient(
-    dy: Array,
-    w: Array,
-    x: Array | None,
-    scale: Array | None,
-    offset: Array | None,
-    *,
-    spec: Spec,
-    size: tuple[int, int],
-    cores: int = 1,
-    interpret=False,
+    operands: Operands, *, spec: Spec, size: tuple[int, int], cores: int = 1, interpret=False
 ):
-    """The product with the transposed weights, shifted back and taken through the prologue.
+    """Returns dx, dscale and dbias, see `shift_jax.ops.fused.xla.input_gradient`.
 
     Args:
-      dy: [B, ⌈H/s⌉, ⌈W/s⌉, N], the cotangent of the product.
-      w: (C, N), of the type of `dy`.
-      x: [B, H, W, C]; None without a prologue.
-      scale, offset: float32 (C,).
-      spec: what is computed.
+      operands: `dy`, `w` and, where there is a prologue, `x` and its vectors.
+      spec: the static half.
       size: (H, W).
       cores, interpret: as in `forward`.
 
-    Returns:
-      dx [B, H, W, C], and the float32 (C,) gradients of `scale` and `offset` or None.
+    Raises:
+      InputError: the sentence of `unsupported`.
     """
+    x, w, dy = operands.x, operands.w, operands.dy
+    scale, bias = operands.prologue_scale, operands.prologue_bias
     batch, features, channels = dy.shape[0], dy.shape[3], w.shape[0]
     check((batch, *size, channels), dy.dtype, features, spec)
     problem, stride = Problem.of(*size, spec.offsets, spec.stride), spec.stride
     call = partial(input_gradient, cores=cores, interpret=interpret)
-    if problem.is_padded and has_prologue(spec, scale, offset):
-        return strips.prologue_gradient_outside(call, dy, w, x, scale, offset, spec, size)
+    if problem.is_padded and operands.has_prologue(spec):
+        return strips.prologue_gradient_outside(call, operands, spec, size)
     wide_buffers = 4 if x is not None else 2
     plan = make_plan(batch, problem, features, dy.dtype.itemsize, wide_buffers)
     if plan is None:
-        return strips.input_gradient(call, dy, w, x, scale, offset, spec, size)
+        return strips.input_gradient(call, operands, spec, size)
     stream = Stream(plan, plan.scatter_window, cores)
     wide, narrow = plan.wide_block(channels), plan.narrow_block(features)
-    has_sums = scale is not None or offset is not None
+    has_sums = scale is not None or bias is not None
 
     def kernel(refs):
         ring = refs["ring"]
@@ -85,11 +71,11 @@ def input_gradient(
             for row in range(wide[0]):
                 for phase in range(stride):
                     for tile in problem.lane_tiles:
-                        sources = [problem.scattered(o, row, phase) for o in tile.offsets]
+                        addresses = [problem.scattered(o, row, phase) for o in tile.offsets]
                         lanes = slice(tile.start, tile.stop)
                         read = partial(shifted_read, ring, ring_row, stream.window, lanes)
                         for columns in chunks(narrow[1], COLUMNS):
-                            words = select(read, refs["selector"][:, lanes], sources, columns)
+                            words = select(read, refs["selector"][:, lanes], addresses, columns)
                             found = from_words(words, dy.dtype)
                             at = (row, slice(columns.start, columns.stop), phase, slice(None))
                             if x is not None:
@@ -100,8 +86,8 @@ def input_gradient(
         "dy": (to_narrow(dy, plan), stream.blocks(stream.arriving, narrow)),
         "w": stream.constant(w.T),
         "selector": stream.constant(problem.selectors),
-        "scale": stream.constant(as_row(scale)),
-        "offset": stream.constant(as_row(offset)),
+        "prologue_scale": stream.constant(as_row(scale)),
+        "prologue_bias": stream.constant(as_row(bias)),
     }
     if x is not None:
         inputs["x"] = (to_wide(x, plan), stream.blocks(stream.leaving, wide))
@@ -117,5 +103,5 @@ def input_gradient(
     return (
         from_hwbc(dx, batch, *size),
         None if scale is None else sums[1],
-        None if offset is None else sums[0],
+        None if bias is None else sums[0],
     )

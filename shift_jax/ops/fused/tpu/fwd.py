@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu import strips
 from shift_jax.ops.fused.tpu.layout import as_row, from_hwbc, product_flops, to_narrow, to_wide
@@ -22,56 +22,37 @@ from shift_jax.ops.fused.tpu.tile import (
     dot,
     expand_rows,
     gather,
-    has_prologue,
     matrix,
     store_rows,
     without_padding,
 )
 
-if TYPE_CHECKING:
-    from jax import Array
 
+def forward(operands: Operands, *, spec: Spec, cores: int = 1, interpret=False):
+    """Returns y and its sums or None, see `shift_jax.ops.fused.xla.forward`.
 
-def forward(
-    x: Array,
-    w: Array,
-    bias: Array | None,
-    scale: Array | None,
-    offset: Array | None,
-    residual: Array | None,
-    expand: Array | None = None,
-    *,
-    spec: Spec,
-    cores: int = 1,
-    interpret=False,
-):
-    """The fused shift and pointwise convolution.
+    The product with `expand` stays on the chip.
 
     Args:
-      x: [B, H, W, C], bfloat16 or float32; [B, H, W, D] with `expand`.
-      w: (C, N), of the type of `x`.
-      bias, scale, offset: float32 (N,), (C,), (C,).
-      residual: [B, ⌈H/s⌉, ⌈W/s⌉, N].
-      expand: (D, C), a pointwise convolution before the prologue, of the type of `x`; what it
-        makes stays on the chip.
-      spec: what is computed.
+      operands: all but `dy`; x in bfloat16 or float32.
+      spec: the static half.
       cores: of the chip that work as one device: 2 on TPU v4 and v5p.
       interpret: see `pallas_call`.
 
-    Returns:
-      y [B, ⌈H/s⌉, ⌈W/s⌉, N] and, if the spec wants them, its float32 sums (2, N); else None.
+    Raises:
+      InputError: the sentence of `unsupported`.
     """
-    batch, height, width, _ = x.shape
-    channels, features = w.shape
-    check((batch, height, width, channels), x.dtype, features, spec)
+    batch, height, width, _ = operands.x.shape
+    channels, features = operands.w.shape
+    check((batch, height, width, channels), operands.x.dtype, features, spec)
     problem = Problem.of(height, width, spec.offsets, spec.stride)
-    if problem.is_padded and has_prologue(spec, scale, offset):
-        x, scale, offset, spec = strips.prologue_outside(x, scale, offset, spec, expand)
-        expand = None
+    if problem.is_padded and operands.has_prologue(spec):
+        operands, spec = strips.prologue_outside(operands, spec)
+    x, bias, residual, expand = operands.x, operands.bias, operands.residual, operands.expand
     plan = make_plan(batch, problem, features, x.dtype.itemsize, wide_buffers=3)
     if plan is None:
         call = partial(forward, cores=cores, interpret=interpret)
-        return strips.forward(call, x, w, bias, scale, offset, residual, expand, spec)
+        return strips.forward(call, operands, spec)
     stream = Stream(plan, plan.gather_window, cores)
     narrow = plan.narrow_block(features)
 
@@ -105,11 +86,11 @@ def forward(
 
     inputs = {
         "x": (to_wide(x, plan), stream.blocks(stream.arriving, plan.wide_block(x.shape[-1]))),
-        "w": stream.constant(w),
+        "w": stream.constant(operands.w),
         "expand": stream.constant(expand),
         "selector": stream.constant(problem.selectors),
-        "scale": stream.constant(as_row(scale)),
-        "offset": stream.constant(as_row(offset)),
+        "prologue_scale": stream.constant(as_row(operands.prologue_scale)),
+        "prologue_bias": stream.constant(as_row(operands.prologue_bias)),
         "bias": stream.constant(as_row(bias)),
     }
     if residual is not None:

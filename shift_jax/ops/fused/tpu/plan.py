@@ -1,6 +1,7 @@
 """How the TPU kernels cut an image into tiles, and which part of it they keep on the chip.
 
-Everything here is plain integers: what is copied, kept and read can be checked without a TPU.
+Everything here is plain integers, so that tests without a TPU can check what kernels copy, keep
+and read.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import numpy as np
 from shift_jax.ops.offsets import Offsets
 
 LANES = 128
-# A v4 has 16 MiB; the rest is for what the compiler keeps there itself.
+# A v4 has 16 MiB; the rest is for what the compiler itself keeps there.
 _VMEM_BYTES = 14 * 2**20
-# Rows of a tile that hide the cost of a grid step.
+# Rows of a tile that are enough to hide the cost of a grid step.
 _ENOUGH_ROWS = 1536
-# Rows of one matrix product: enough to hide the loading of its weights, few enough for its
-# float32 result to need little memory.
+# Rows of one matrix product: enough to hide the loading of its weights, but few enough for its
+# float32 result to take little memory.
 PRODUCT_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where one output row finds the pixels of a channel.
+class Address:
+    """Where one output row finds the pixels of a channel in the ring.
 
     Attributes:
       row: relative to the first row of the output's tile.
-      plane: columns are kept as one plane for each phase of the stride.
+      plane: phase of the stride; the ring keeps the columns of each phase as one plane.
       column: of the first output, in its plane; negative in the margin.
     """
 
@@ -40,9 +41,9 @@ class Source:
 
 @dataclass(frozen=True)
 class LaneTile:
-    """Channels start:stop, which share registers, and the offsets that occur in them.
+    """Channels start:stop, which share registers, and their different offsets.
 
-    An offset that leads out of every image is None.
+    An offset that always leads out of the image is None.
     """
 
     start: int
@@ -52,11 +53,11 @@ class LaneTile:
 
 @dataclass(frozen=True)
 class Problem:
-    """One image of the shift and stride: what is read where, in both directions.
+    """The shift and the stride of one image, in both directions.
 
     Attributes:
-      height, width: of the wide side, before the stride; multiples of it.
-      rows: of the wide side that are image; those below, up to `height`, are padding.
+      height, width: of the wide side, the one before the stride; multiples of the stride.
+      rows: of the wide side that belong to the image; those below, up to `height`, are padding.
       columns: likewise.
       offsets: of each channel.
       stride: of rows and columns.
@@ -100,7 +101,7 @@ class Problem:
 
     @cached_property
     def selectors(self) -> np.ndarray:
-        """int32 (1, C): the index of each channel's offset among those of its lane tile."""
+        """int32 (1, C): the index of each channel's offset among the offsets of its lane tile."""
         result = np.zeros((1, len(self.offsets)), np.int32)
         for tile in self.lane_tiles:
             for channel in range(tile.start, tile.stop):
@@ -109,15 +110,15 @@ class Problem:
                 result[0, channel] = tile.offsets.index((dy, dx) if inside else None)
         return result
 
-    def gathered(self, offset: tuple[int, int] | None, row: int) -> Source | None:
-        """The source of output row `row` of a tile in the shifted and strided image."""
+    def gathered(self, offset: tuple[int, int] | None, row: int) -> Address | None:
+        """Returns what output row `row` of a tile reads, in the shifted and strided image."""
         if offset is None:
             return None
         dy, dx = offset
-        return Source(self.stride * row + dy, dx % self.stride, dx // self.stride)
+        return Address(self.stride * row + dy, dx % self.stride, dx // self.stride)
 
-    def scattered(self, offset: tuple[int, int] | None, row: int, phase: int) -> Source | None:
-        """The source of row `row` and columns phase, phase + s, … in the adjoint.
+    def scattered(self, offset: tuple[int, int] | None, row: int, phase: int) -> Address | None:
+        """Returns what row `row` and columns phase, phase + s, … read in the adjoint.
 
         None where the stride has left the pixels out.
         """
@@ -126,48 +127,48 @@ class Problem:
         dy, dx = offset
         if (row - dy) % self.stride or (phase - dx) % self.stride:
             return None
-        return Source((row - dy) // self.stride, 0, (phase - dx) // self.stride)
+        return Address((row - dy) // self.stride, 0, (phase - dx) // self.stride)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The rows that are on the chip while an image's tiles stream through.
+    """The rows that the chip holds while the tiles of an image stream through.
 
-    A tile is used `lag` steps after its arrival, when the rows below that it reaches have come.
+    A tile is computed `lag` steps after its arrival, when the rows below that it reads are there.
 
     Attributes:
       rows: of a tile.
       tiles: in an image.
-      height: rows that are image, not padding.
-      sources: all that are read for one tile.
+      height: rows of the image, without padding.
+      addresses: everything that one tile reads.
     """
 
     rows: int
     tiles: int
     height: int
-    sources: tuple[Source, ...]
+    addresses: tuple[Address, ...]
 
     @property
     def lag(self) -> int:
-        after = max(0, *(source.row - (self.rows - 1) for source in self.sources), 0)
+        after = max(0, *(address.row - (self.rows - 1) for address in self.addresses), 0)
         return min(ceil(after / self.rows), self.tiles - 1)
 
     @property
     def kept_rows(self) -> int:
-        """Rows of the ring, which tiles take in turn."""
-        before = max(0, *(-source.row for source in self.sources), 0)
+        """Rows of the ring; tiles take them in turn."""
+        before = max(0, *(-address.row for address in self.addresses), 0)
         history = min(ceil(before / self.rows), self.tiles - 1)
         return (self.lag + 1 + history) * self.rows
 
     @property
     def left(self) -> int:
         """Columns of zeros before each row."""
-        return max(0, *(-source.column for source in self.sources), 0)
+        return max(0, *(-address.column for address in self.addresses), 0)
 
     @property
     def right(self) -> int:
         """Columns of zeros after each row."""
-        return max(0, *(source.column for source in self.sources), 0)
+        return max(0, *(address.column for address in self.addresses), 0)
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,9 @@ class Plan:
 
     Attributes:
       problem: the image.
-      rows: output rows, on the strided side, of a tile; divides `problem.out_height`.
-      images: in a tile: the rows of one register.
-      blocks: tiles of images in the batch.
+      rows: of a tile, on the strided side; a divisor of `problem.out_height`.
+      images: in a tile: as many as a register has rows.
+      blocks: of that many images in the batch.
     """
 
     problem: Problem
@@ -213,42 +214,42 @@ class Plan:
 
     @cached_property
     def gather_window(self) -> Window:
-        """Of the wide side, of which the strided side's tiles are made."""
+        """The rows of the wide side that the tiles of the strided side read."""
         problem = self.problem
-        sources = {
+        addresses = {
             problem.gathered(offset, row)
             for tile in problem.lane_tiles
             for offset in tile.offsets
             for row in range(self.rows)
         }
         rows = self.rows * problem.stride
-        return Window(rows, self.tiles, problem.rows, tuple(sources - {None}))
+        return Window(rows, self.tiles, problem.rows, tuple(addresses - {None}))
 
     @cached_property
     def scatter_window(self) -> Window:
-        """Of the strided side, of which the wide side's tiles are made."""
+        """The rows of the strided side that the tiles of the wide side read."""
         problem = self.problem
-        sources = {
+        addresses = {
             problem.scattered(offset, row, phase)
             for tile in problem.lane_tiles
             for offset in tile.offsets
             for row in range(self.rows * problem.stride)
             for phase in range(problem.stride)
         }
-        return Window(self.rows, self.tiles, problem.out_height, tuple(sources - {None}))
+        return Window(self.rows, self.tiles, problem.out_height, tuple(addresses - {None}))
 
 
 def make_plan(
     batch: int, problem: Problem, features: int, itemsize: int, wide_buffers: int
 ) -> Plan | None:
-    """Chooses the tiles; None if not even one output row fits on the chip.
+    """Chooses the tiles; returns None if not even one output row fits on the chip.
 
     Args:
       batch: images.
       problem: the image.
       features: channels of the strided side.
       itemsize: bytes of an element.
-      wide_buffers: how many tiles of the wide side are on the chip besides the ring.
+      wide_buffers: how many tiles of the wide side the chip holds besides the ring.
     """
     images = 32 // itemsize
     best = None

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 class Stream:
     """A grid of (core, step): in each step one tile arrives and an earlier one is computed.
 
-    The rows of a tile are copied from memory once, however often they are read: they stay in the
-    ring until no tile needs them. Tiles of one block of images follow those of another without a
-    pause.
+    Rows are copied from memory once, however often they are read: they stay in the ring until no
+    tile needs them. The tiles of one block of images follow those of another without a pause.
     """
 
     def __init__(self, plan: Plan, window: Window, cores: int):
@@ -30,11 +29,11 @@ class Stream:
         self.arrivals = plan.blocks // self.cores * plan.tiles
 
     def arriving(self, core, step):
-        """Block and tile that arrive in this step; the last again when all have come."""
+        """Returns the block and tile that arrive in this step; in the end the last one again."""
         return self._split(core, jnp.minimum(step, self.arrivals - 1))
 
     def leaving(self, core, step):
-        """Block and tile that are computed in this step."""
+        """Returns the block and tile that are computed in this step."""
         return self._split(core, jnp.maximum(step - self.window.lag, 0))
 
     def _split(self, core, index):
@@ -42,7 +41,7 @@ class Stream:
         return block, lax.rem(index, self.plan.tiles)
 
     def blocks(self, when, shape: tuple[int, ...]) -> pl.BlockSpec:
-        """Blocks [rows, …, images, channels] of an array [H, …, B, channels]."""
+        """Returns the blocks [rows, …, images, channels] of an array [H, …, B, channels]."""
         middle = (0,) * (len(shape) - 3)
 
         def index(core, step):
@@ -52,14 +51,14 @@ class Stream:
         return pl.BlockSpec(shape, index)
 
     def constant(self, array: Array | None):
-        """An array that is copied once and stays, with its blocks."""
+        """Returns an array that is copied once and stays on the chip, with its blocks."""
         if array is None:
             return None
         array = jnp.asarray(array)
         return array, pl.BlockSpec(array.shape, lambda core, step: (0,) * array.ndim)
 
     def sums(self, *shape: int):
-        """A float32 sum of this shape for each core, which stays on the chip till the end."""
+        """Returns a float32 sum of this shape for each core; it stays on the chip to the end."""
         zeros = (0,) * len(shape)
         return (
             ShapeDtypeStruct((self.cores, *shape), jnp.float32),
@@ -67,18 +66,18 @@ class Stream:
         )
 
     def ring(self, planes: int, channels: int, dtype):
-        """Rows on the chip; the last one is zero and stands for all rows outside the image."""
+        """Allocates the ring; its last row is zero and stands for all rows outside the image."""
         columns = self.window.left + self.plan.problem.out_width + self.window.right
         images, dtype = words_of(self.plan.images, dtype)
         return pltpu.VMEM((self.window.kept_rows + 1, planes, columns, images, channels), dtype)
 
     def tile(self, channels: int, dtype):
-        """One tile of the strided side on the chip."""
+        """Allocates one tile of the strided side on the chip."""
         images, dtype = words_of(self.plan.images, dtype)
         return pltpu.VMEM((self.plan.rows, self.plan.problem.out_width, images, channels), dtype)
 
     def at_start(self, *refs) -> None:
-        """Makes the ring and the sums zero before anything arrives; the margins stay so."""
+        """Sets the ring and the sums to zero before anything arrives; the margins stay zero."""
 
         @pl.when(pl.program_id(1) == 0)
         def _():
@@ -97,7 +96,10 @@ class Stream:
             body(lax.rem(step * self.window.rows, self.window.kept_rows))
 
     def on_leaving(self, body) -> None:
-        """Runs body(function from a row relative to the tile's first to its ring row)."""
+        """Runs body(ring_row) when a tile leaves.
+
+        `ring_row` maps a row, relative to the tile's first, to its row in the ring.
+        """
         step = pl.program_id(1) - self.window.lag
         rows, kept = self.window.rows, self.window.kept_rows
 
@@ -121,7 +123,7 @@ class Stream:
         Args:
           name: of the kernel in the compiled program.
           body: of one step.
-          inputs: arrays and their blocks; None for those that are not there.
+          inputs: arrays and their blocks, or None for arrays that the call does not have.
           outputs: shapes and their blocks.
           scratch: memory on the chip.
           flops: of all steps.
@@ -154,19 +156,19 @@ class Stream:
 
 
 def words_of(images: int, dtype):
-    """How many words hold a pixel of that many images on the chip, and their type."""
+    """Returns how many words hold a pixel of that many images on the chip, and their type."""
     return (images // 2, jnp.int32) if jnp.dtype(dtype).itemsize == 2 else (images, dtype)
 
 
 def to_words(x):
-    """Pairs of 16-bit images as 32-bit words.
+    """Packs pairs of 16-bit images into 32-bit words.
 
-    The compiler keeps 16-bit arrays in half registers; words fill them, and a select of words is
-    one operation.
+    The compiler keeps 16-bit arrays in half registers. Words fill the registers, and one operation
+    selects a word.
     """
     return pltpu.bitcast(x, jnp.int32) if x.dtype.itemsize == 2 else x
 
 
 def from_words(words, dtype):
-    """The inverse of `to_words`."""
+    """Inverts `to_words`."""
     return words if words.dtype == dtype else pltpu.bitcast(words, dtype)

@@ -12,17 +12,12 @@ from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu.plan import PRODUCT_ROWS, Plan, Window
 from shift_jax.ops.fused.tpu.stream import Stream, from_words, to_words
 
-# Pixels that one operation of a kernel's body works on: more would not fit in the registers.
+# Pixels per operation of a kernel's body: more would not fit in the registers.
 COLUMNS = 8
 
 
-def has_prologue(spec: Spec, scale, offset) -> bool:
-    """Whether anything happens to x before the shift."""
-    return spec.prologue_relu or scale is not None or offset is not None
-
-
 def store_rows(ring, first, x, window: Window, prologue) -> None:
-    """Puts an arrived block [rows, columns, phases, images, channels] into the ring."""
+    """Puts a block [rows, columns, phases, images, channels] that has arrived into the ring."""
     for row in range(x.shape[0]):
         for phase in range(x.shape[2]):
             for columns in chunks(x.shape[1], COLUMNS):
@@ -32,11 +27,11 @@ def store_rows(ring, first, x, window: Window, prologue) -> None:
 
 
 def expand_rows(expand, ring, first, x, window: Window, prologue) -> None:
-    """The same of the block's pointwise convolution."""
+    """Puts the block's product with `expand` into the ring."""
     height, width, phases, images, _ = x.shape
     for rows in chunks(height, PRODUCT_ROWS // (width * phases * images)):
         pixels = x[rows.start : rows.stop].reshape(-1, x.shape[-1])
-        # Rounded as between two convolutions.
+        # Rounded as it would be between two convolutions.
         product = dot(pixels, expand[...]).astype(x.dtype)
         words = to_words(prologue(product)).reshape(len(rows), width, phases, -1, ring.shape[-1])
         for row in rows:
@@ -46,24 +41,24 @@ def expand_rows(expand, ring, first, x, window: Window, prologue) -> None:
 
 
 def apply_prologue(refs, spec: Spec, x):
-    """Scale, offset and ReLU, in float32 and rounded once."""
-    if not has_prologue(spec, refs.get("scale"), refs.get("offset")):
+    """Applies scale, bias and ReLU in float32, and rounds once."""
+    if not spec.prologue_relu and not {"prologue_scale", "prologue_bias"} & refs.keys():
         return x
     wide = x.astype(jnp.float32)
-    wide = wide * refs["scale"][...] if "scale" in refs else wide
-    wide = wide + refs["offset"][...] if "offset" in refs else wide
+    wide = wide * refs["prologue_scale"][...] if "prologue_scale" in refs else wide
+    wide = wide + refs["prologue_bias"][...] if "prologue_bias" in refs else wide
     wide = jnp.maximum(wide, 0) if spec.prologue_relu else wide
     return wide.astype(x.dtype)
 
 
 def through_prologue(refs, spec: Spec, gradient, at: tuple):
-    """The cotangent [columns, images, lanes] before the prologue; adds to the sums."""
+    """Returns the cotangent [columns, images, lanes] before the prologue; adds to the sums."""
     x, lanes = refs["x"][at].astype(jnp.float32), at[-1]
-    scale = refs["scale"][:, lanes] if "scale" in refs else None
+    scale = refs["prologue_scale"][:, lanes] if "prologue_scale" in refs else None
     masked = gradient.astype(jnp.float32)
     if spec.prologue_relu:
         before = x if scale is None else x * scale
-        before = before + refs["offset"][:, lanes] if "offset" in refs else before
+        before = before + refs["prologue_bias"][:, lanes] if "prologue_bias" in refs else before
         masked = jnp.where(before > 0, masked, 0.0)
     if "sums" in refs:
         accumulate(refs["sums"], 0, masked, lanes)
@@ -75,35 +70,35 @@ def gather(lhs, ring, selector, plan: Plan, ring_row) -> None:
     """Writes the shifted and strided tile [rows, columns, images, channels] to `lhs`."""
     for row in range(plan.rows):
         for tile in plan.problem.lane_tiles:
-            sources = [plan.problem.gathered(offset, row) for offset in tile.offsets]
+            addresses = [plan.problem.gathered(offset, row) for offset in tile.offsets]
             lanes = slice(tile.start, tile.stop)
             read = partial(shifted_read, ring, ring_row, plan.gather_window, lanes)
             for columns in chunks(plan.problem.out_width, COLUMNS):
                 lhs[row, columns.start : columns.stop, :, lanes] = select(
-                    read, selector[:, lanes], sources, columns
+                    read, selector[:, lanes], addresses, columns
                 )
 
 
-def shifted_read(ring, ring_row, window: Window, lanes: slice, source, columns: range):
-    """What one source has for these output columns: a shift is an address."""
-    if source is None:
+def shifted_read(ring, ring_row, window: Window, lanes: slice, address, columns: range):
+    """Reads what these output columns find at an address, or zeros: a shift is an address."""
+    if address is None:
         return jnp.zeros((len(columns), ring.shape[3], lanes.stop - lanes.start), ring.dtype)
-    start = window.left + source.column + columns.start
-    return ring[ring_row(source.row), source.plane, pl.ds(start, len(columns)), :, lanes]
+    start = window.left + address.column + columns.start
+    return ring[ring_row(address.row), address.plane, pl.ds(start, len(columns)), :, lanes]
 
 
-def select(read, selector, sources, columns: range):
-    """Returns [columns, images, lanes]: each channel from its own source, or zero."""
-    first = None if None in sources else sources[0]
+def select(read, selector, addresses, columns: range):
+    """Returns [columns, images, lanes]: each channel from its own address, or zero."""
+    first = None if None in addresses else addresses[0]
     result = read(first, columns)
-    for index, source in enumerate(sources):
-        if source != first:
-            result = jnp.where((selector == index)[None], read(source, columns), result)
+    for index, address in enumerate(addresses):
+        if address != first:
+            result = jnp.where((selector == index)[None], read(address, columns), result)
     return result
 
 
 def dot(a, b, contract: tuple[int, int] = (1, 0)):
-    """Matrix product in float32; of float32 operands with all their bits."""
+    """Multiplies matrices in float32; float32 operands keep all their bits."""
     return lax.dot_general(
         a,
         b,
@@ -114,17 +109,17 @@ def dot(a, b, contract: tuple[int, int] = (1, 0)):
 
 
 def matrix(words, dtype):
-    """Words [..., images, channels] as a matrix of pixels and channels."""
+    """Returns words [..., images, channels] as a matrix of pixels and channels."""
     return from_words(words.reshape(-1, words.shape[-1]), dtype)
 
 
 def accumulate(sums, index: int, values, lanes: slice = slice(None)) -> None:
-    """Adds [..., n] to the eight partial sums of each channel: no sum crosses a register."""
+    """Adds [..., n] to eight partial sums of each channel, so that no sum crosses a register."""
     sums[0, index, :, lanes] += values.reshape(-1, 8, values.shape[-1]).sum(0)
 
 
 def without_padding(y, stream: Stream, batch: int):
-    """Zero for the images that fill up the last block."""
+    """Returns y with zeros for the images that pad the last block."""
     block, _ = stream.leaving(pl.program_id(0), pl.program_id(1))
     images = y.shape[-2]
     image = block * images + lax.broadcasted_iota(jnp.int32, (images, 1), 0)
@@ -132,6 +127,6 @@ def without_padding(y, stream: Stream, batch: int):
 
 
 def chunks(size: int, step: int) -> list[range]:
-    """Parts of range(size), of `step` each but the last."""
+    """Splits range(size) into parts of `step`; the last one may be shorter."""
     step = max(step, 1)
     return [range(start, min(start + step, size)) for start in range(0, size, step)]

@@ -17,9 +17,9 @@ class TestPallasGpu(BackendTests):
     )
     everyday_layers = 0
 
-    def interpret(self, function, case, quick, *arrays, **options):
+    def interpret(self, function, case, quick, operands, **options):
         params = InterpretGPUParams(detect_races=True)
-        results = jax.block_until_ready(function(*arrays, interpret=params, **options))
+        results = jax.block_until_ready(function(operands, interpret=params, **options))
         assert not get_races().races_found
         return results
 

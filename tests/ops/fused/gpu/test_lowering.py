@@ -3,6 +3,9 @@
 What no CPU can tell: whether the GPU's compiler takes them, and how fast they are.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from shift_jax.errors import InputError
 from shift_jax.ops import shift_offsets
 from shift_jax.ops.fused import gpu
+from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 
 
@@ -19,14 +23,15 @@ def paper(channels, *args):
 
 
 def shiftnet(batch, size, channels, features, kernel_size):
-    """The arrays of a layer with everything around it."""
+    """The operands of a layer with everything around it, and what it computes."""
     x, y = (
         jax.ShapeDtypeStruct((batch, size, size, width), jnp.bfloat16)
         for width in (channels, features)
     )
     w = jax.ShapeDtypeStruct((channels, features), jnp.bfloat16)
     bias, scale = (jax.ShapeDtypeStruct((width,), jnp.float32) for width in (features, channels))
-    return x, w, bias, scale, y, Spec(paper(channels, kernel_size), 1, True, "last", True)
+    spec = Spec(paper(channels, kernel_size), 1, True, "last", True)
+    return Operands(x, w, bias, scale, scale, residual=y, dy=y), spec
 
 
 # Four of ShiftNet-A, and one whose sizes fit no tile.
@@ -47,25 +52,21 @@ def test_lowers_for_cuda_with_64_bit_types():
 
 
 def assert_lowers(layer):
-    x, w, bias, scale, dy, spec = shiftnet(*layer)
+    operands, spec = shiftnet(*layer)
+    in_gradients = replace(operands, bias=None, residual=None)
     functions = {
-        "forward": ((x, w, bias, scale, scale, dy), {}),
-        "input_gradient": ((dy, w, x, scale, scale), {"size": x.shape[1:3]}),
-        "weight_gradient": ((x, dy, scale, scale), {}),
+        gpu.forward: (replace(operands, dy=None), operands.x, {}),
+        gpu.input_gradient: (in_gradients, operands.dy, {"size": operands.x.shape[1:3]}),
+        gpu.weight_gradient: (replace(in_gradients, w=None), operands.x, {}),
     }
-    for name, (arguments, options) in functions.items():
-        function = jax.jit(
-            lambda *arrays, name=name, options=options: getattr(gpu, name)(
-                *arrays, spec=spec, **options
-            )
-        )
-        text = function.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    for function, (given, shifted, options) in functions.items():
+        function = jax.jit(partial(function, spec=spec, **options))
+        text = function.trace(given).lower(lowering_platforms=("cuda",)).as_text()
         (kernel,) = (line for line in text.splitlines() if "custom_call @mosaic_gpu" in line)
         # The operand that is shifted goes in as it is, but for its shape.
-        operand = arguments[0].shape
-        rows = f"tensor<{np.prod(operand[:-1])}x{operand[-1]}xbf16>"
+        rows = f"tensor<{np.prod(shifted.shape[:-1])}x{shifted.shape[-1]}xbf16>"
         assert f": ({rows}, " in kernel
-        assert f": (tensor<{'x'.join(map(str, operand))}xbf16>) -> {rows}" in text
+        assert f": (tensor<{'x'.join(map(str, shifted.shape))}xbf16>) -> {rows}" in text
 
 
 @pytest.mark.parametrize(
@@ -90,9 +91,9 @@ def test_says_what_it_cannot_do(changes, sentence):
     reason = gpu.unsupported(x.shape, x.dtype.name, changes["features"], spec)
     assert reason.endswith(".")
     for call in (
-        lambda: gpu.forward(x, w, None, None, None, None, spec=spec),
-        lambda: gpu.input_gradient(dy, w, None, None, None, spec=spec, size=(4, 4)),
-        lambda: gpu.weight_gradient(x, dy, None, None, spec=spec),
+        lambda: gpu.forward(Operands(x, w), spec=spec),
+        lambda: gpu.input_gradient(Operands(w=w, dy=dy), spec=spec, size=(4, 4)),
+        lambda: gpu.weight_gradient(Operands(x, dy=dy), spec=spec),
     ):
         with pytest.raises(InputError, match=sentence) as raised:
             call()
@@ -101,6 +102,7 @@ def test_says_what_it_cannot_do(changes, sentence):
 
 def test_can_do_the_layers_of_shiftnet():
     for layer in LAYERS:
-        x, w, *_, spec = shiftnet(*layer)
+        operands, spec = shiftnet(*layer)
+        x, w = operands.x, operands.w
         for dtype in (x.dtype, "bfloat16"):
             assert gpu.unsupported(x.shape, dtype, w.shape[1], spec) is None

@@ -105,7 +105,7 @@ def test_a_sharded_batch_runs_the_kernels_where_it_is():
     scale = jax.ShapeDtypeStruct((shape[3],), jnp.float32)
 
     def forward(x, w, scale):
-        return shift_conv(x, w, scale=scale, prologue_relu=True, relu=True)
+        return shift_conv(x, w, prologue_scale=scale, prologue_relu=True, relu=True)
 
     def loss(*arguments):
         return jnp.square(forward(*arguments).astype(jnp.float32)).mean()

@@ -39,7 +39,7 @@ TPU_EDGES = {
         (3, 2, 9, 40), 8, paper(40, 5), dtype="float32", narrow=True, **EVERYTHING, relu="last"
     ),
     "strips, stride 2": Case(
-        (2, 3, 13, 20), 8, paper(20), 2, narrow=True, prologue="scale offset relu",
+        (2, 3, 13, 20), 8, paper(20), 2, narrow=True, prologue="scale bias relu",
         epilogue="bias residual", relu="before_residual",
     ),
 }  # fmt: skip
@@ -49,16 +49,16 @@ class TestPallasTpu(BackendTests):
     module = tpu
     everyday_layers = 3
 
-    def interpret(self, function, case, quick, *arrays, **options):
+    def interpret(self, function, case, quick, operands, **options):
         params = pltpu.InterpretParams(
             detect_races=True, uninitialized_memory="nan", num_cores_or_threads=case.cores
         )
         options |= {"cores": case.cores, "interpret": True if quick else params}
         run = jax.jit(partial(function, **options), compiler_options=FAST_COMPILE)
         if quick:
-            return run(*arrays)
+            return run(operands)
         try:
-            results = jax.block_until_ready(run(*arrays))
+            results = jax.block_until_ready(run(operands))
             assert not tpu_interpreter.races.races_found
         finally:
             pltpu.reset_tpu_interpret_mode_state()

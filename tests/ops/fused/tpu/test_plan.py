@@ -159,7 +159,7 @@ def left_tiles(at, plan, window, cores, check):
 
 
 def assert_finds_everything(at, plan, cores=1):
-    """In every tile each channel's source holds the pixel that the definition names, or zero."""
+    """In every tile each channel's address holds the pixel that the definition names, or zero."""
     problem, stride = plan.problem, plan.problem.stride
 
     def is_zero(value, limit):
@@ -170,16 +170,18 @@ def assert_finds_everything(at, plan, cores=1):
         for offset in {o for t in problem.lane_tiles for o in t.offsets} - {None}:
             dy, dx = offset
             for row in range(plan.rows):
-                source = problem.gathered(offset, row)
+                address = problem.gathered(offset, row)
                 wanted = stride * (tile * plan.rows + row) + dy
-                held = found(source.row)
+                held = found(address.row)
                 # Rows below the image, that pad it to the stride, are zero themselves.
                 assert held == (None if is_zero(wanted, problem.rows) else wanted)
-                assert 0 <= source.plane < stride
+                assert 0 <= address.plane < stride
                 for column in (0, problem.out_width - 1):
-                    place = window.left + source.column + column
+                    place = window.left + address.column + column
                     assert 0 <= place < window.left + problem.out_width + window.right
-                    assert stride * (source.column + column) + source.plane == stride * column + dx
+                    assert (
+                        stride * (address.column + column) + address.plane == stride * column + dx
+                    )
 
     def scatter(tile, found):
         window = plan.scatter_window
@@ -187,19 +189,19 @@ def assert_finds_everything(at, plan, cores=1):
             dy, dx = offset
             for row in range(plan.rows * stride):
                 for phase in range(stride):
-                    source = problem.scattered(offset, row, phase)
+                    address = problem.scattered(offset, row, phase)
                     wide_row = tile * plan.rows * stride + row - dy
                     left_out = wide_row % stride or (phase - dx) % stride
-                    assert (source is None) == bool(left_out)
-                    if source is None:
+                    assert (address is None) == bool(left_out)
+                    if address is None:
                         continue
                     wanted = wide_row // stride
-                    held = found(source.row)
+                    held = found(address.row)
                     assert held == (None if is_zero(wanted, problem.out_height) else wanted)
                     for column in (0, problem.out_width - 1):
-                        place = window.left + source.column + column
+                        place = window.left + address.column + column
                         assert 0 <= place < window.left + problem.out_width + window.right
-                        assert stride * (source.column + column) == stride * column + phase - dx
+                        assert stride * (address.column + column) == stride * column + phase - dx
 
     left_tiles(at, plan, plan.gather_window, cores, gather)
     left_tiles(at, plan, plan.scatter_window, cores, scatter)

@@ -19,8 +19,8 @@ def public_loss(arguments, name, **options):
 
 def public_arrays(**more) -> dict:
     case = Case((8, 3, 4, 18), 8, (), dtype="float32", prologue="scale")
-    arrays = case.arrays()
-    return {key: arrays[key] for key in ("x", "w", "scale")} | more
+    arrays = case.operands().present()
+    return {key: arrays[key] for key in ("x", "w", "prologue_scale")} | more
 
 
 def assert_same(function):
