@@ -25,25 +25,27 @@ def shift_offsets(
 ) -> Int[np.ndarray, "c 2"]:
     """Returns the offsets of the paper's uniform allocation (Section 2.2).
 
-    Each of the k² directions gets `channels // k²` channels; the `channels % k²` channels
-    left over are the last ones and stay where they are. With fewer than k² channels
-    nothing moves.
+    Each of the k² directions gets `channels // k²` channels. The last `channels % k²` channels do
+    not move; with fewer than k² channels nothing moves.
+
+    >>> from shift_jax import shift_offsets
+    >>> shift_offsets(10).tolist()
+    [[-1, -1], [-1, 0], [-1, 1], [0, -1], [0, 0], [0, 1], [1, -1], [1, 0], [1, 1], [0, 0]]
 
     Args:
       channels: number of channels C.
-      kernel_size: side k of the window the directions span; odd.
-      dilation: distance in pixels between neighbouring directions.
+      kernel_size: side k of the window that the directions span; odd.
+      dilation: distance in pixels between neighboring directions.
       order: "grouped" (the paper): the channels of one direction are contiguous, directions
         in row-major order. "interleaved" (the authors' CUDA kernel): consecutive channels
-        have consecutive directions. The two differ by a permutation of channels only, which
+        have consecutive directions. The two differ only by a permutation of the channels, which
         pointwise convolutions on both sides absorb (Eq. 9).
 
     Returns:
       int32 array (C, 2) of (dy, dx) in pixels: `out[y, x, c] = in[y + dy, x + dx, c]`.
 
     Raises:
-      InputError: a size that is not a positive integer, an even kernel size, or an
-        unknown order.
+      InputError: a size that is no positive integer, an even kernel size, or an unknown order.
     """
     channels, kernel_size, dilation = _check_sizes(channels, kernel_size, dilation)
     if order not in _ORDERS:
@@ -69,17 +71,17 @@ def allocate_offsets(
 ) -> Int[np.ndarray, "c 2"]:
     """Returns the offsets of an allocation other than the paper's uniform one (Section 4).
 
-    The directions get channels in proportion to their weights, rounded by largest remainders (of
-    equal ones the earlier direction's first), so that all channels are given away. The channels
-    of one direction are contiguous, directions in row-major order. Equal weights therefore give
-    the channels left over to the first directions, and not as `shift_offsets` to the centre.
+    The directions share all channels in proportion to their weights, rounded by largest
+    remainders; of equal remainders the earlier direction wins. The channels of one direction are
+    contiguous, directions in row-major order. With equal weights, the first directions get the
+    channels left over, where `shift_offsets` leaves them in place.
 
     Args:
       channels: number of channels C.
       kernel_size: side k of the window the directions span; odd.
-      direction_weights: k² numbers of 0 or more, not all 0, in row-major order: the first is of
-        the direction (-1, -1) · (k // 2). A direction of weight 0 gets no channel.
-      dilation: distance in pixels between neighbouring directions.
+      direction_weights: k² numbers of 0 or more, not all 0, in row-major order, starting with
+        the direction (-1, -1) · (k // 2). A direction with weight 0 gets no channel.
+      dilation: distance in pixels between neighboring directions.
 
     Returns:
       int32 array (C, 2) of (dy, dx) in pixels, as `shift_offsets`.
@@ -104,20 +106,20 @@ def _check_sizes(channels: int, kernel_size: int, dilation: int) -> tuple[int, i
     dilation = positive_int("dilation", dilation)
     if kernel_size % 2 == 0:
         raise InputError(
-            f"kernel_size is {kernel_size}, but a shift needs a centre: use an odd one such as "
+            f"kernel_size is {kernel_size}, but a shift needs a center: use an odd size such as "
             f"{kernel_size - 1} or {kernel_size + 1}."
         )
     return channels, kernel_size, dilation
 
 
 def _exact_weights(weights: Sequence[float], kernel_size: int) -> list[Fraction]:
-    """The weights as fractions, whose remainders are equal where the weights are."""
+    """Returns the weights as fractions, so that equal weights have equal remainders."""
     try:
-        # Texts that look like numbers are none.
+        # Strings that look like numbers are no numbers.
         is_text = np.asarray(weights).dtype.kind not in "biufO"
         numbers = [] if is_text else np.asarray(weights, float).tolist()
         exact = [Fraction(weight) for weight in numbers]
-    except (TypeError, ValueError, OverflowError):  # No numbers in a row, NaN or infinite.
+    except (TypeError, ValueError, OverflowError):  # Not a flat sequence, NaN or infinite.
         exact = []
     if len(exact) != kernel_size**2 or min(exact) < 0 or not any(exact):
         raise InputError(
@@ -130,7 +132,7 @@ def _exact_weights(weights: Sequence[float], kernel_size: int) -> list[Fraction]
 def _offsets_of(
     direction: Int[np.ndarray, " c"], kernel_size: int, dilation: int
 ) -> Int[np.ndarray, "c 2"]:
-    """The (dy, dx) in pixels of directions numbered in row-major order."""
+    """Returns the (dy, dx) in pixels of directions numbered in row-major order."""
     steps = np.stack(np.divmod(direction, kernel_size), axis=-1) - kernel_size // 2
     return (dilation * steps).astype(np.int32)
 
@@ -140,11 +142,11 @@ def resolve_offsets(
 ) -> Offsets:
     """Returns the offsets of each channel as a hashable tuple, from either kind of argument.
 
-    Explicit `offsets` (anything that converts to an integer array (C, 2)) win over
-    `kernel_size`, `dilation` and `order`.
+    Explicit `offsets`, anything that converts to an integer array (C, 2), override `kernel_size`,
+    `dilation` and `order`.
 
     Raises:
-      InputError: as `shift_offsets`, or explicit offsets that are not integers (C, 2).
+      InputError: as `shift_offsets`, or explicit offsets that are no integers (C, 2).
     """
     if offsets is None:
         table = shift_offsets(channels, kernel_size, dilation, order)

@@ -17,6 +17,7 @@ from shift_jax.ops.offsets import Offsets, Order, resolve_offsets
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Shaped
+    from numpy.typing import ArrayLike
 
 
 def shift(
@@ -24,19 +25,25 @@ def shift(
     kernel_size: int = 3,
     dilation: int = 1,
     order: Order = "grouped",
-    offsets=None,
+    offsets: ArrayLike | None = None,
 ) -> Shaped[Array, "*batch h w c"]:
-    """Moves each channel by its own offset: `out[y, x, c] = in[y + dy_c, x + dx_c, c]`.
+    """Moves each channel by its own offset: `out[y, x, c] = in[y + dy_c, x + dx_c, c]` (Eq. 6).
 
-    Pixels that come from outside the image are zero. The gradient is the exact adjoint:
-    the same operation with the offsets negated.
+    Pixels from outside the image are zero. The gradient is the exact adjoint: the same operation
+    with negated offsets.
+
+    >>> import jax.numpy as jnp
+    >>> from shift_jax import shift
+    >>> row = jnp.array([1, 2, 3]).reshape(1, 3, 1)
+    >>> shift(row, offsets=[(0, 1)]).ravel().tolist()
+    [2, 3, 0]
 
     Args:
       x: [..., H, W, C] of any dtype.
       kernel_size: odd side of the window, in units of `dilation`.
-      dilation: distance between neighbouring directions, in pixels.
+      dilation: distance between neighboring directions, in pixels.
       order: "grouped" or "interleaved", see `shift_offsets`.
-      offsets: integers (C, 2) of (dy, dx) in pixels instead of the three above.
+      offsets: integers (C, 2) of (dy, dx) in pixels; they override the three above.
 
     Returns:
       [..., H, W, C] of the dtype of `x`.
@@ -51,10 +58,14 @@ def shift(
 
 
 def shift_by(x: Array, offsets: Offsets) -> Array:
-    """`shift` with one static (dy, dx) for each channel, in the target platform's formulation.
+    """Shifts by one static (dy, dx) for each channel, in the target platform's formulation.
 
-    The platform is the one lowered for, not the host's: ahead-of-time compilation for a
-    TPU on a CPU gets the TPU's formulation. `benchmarks/results/` has the measurements.
+    The target is the platform of the lowering, not the host: ahead-of-time compilation for a TPU
+    on a CPU gets the TPU's formulation. `benchmarks/results/` has the measurements.
+
+    Args:
+      x: [..., H, W, C].
+      offsets: (dy, dx) of each channel.
     """
     if not any(dy or dx for dy, dx in offsets):
         return x
@@ -62,15 +73,15 @@ def shift_by(x: Array, offsets: Offsets) -> Array:
 
 
 def _gather(x: Array, offsets: Offsets) -> Array:
-    """Every output looks its input up: one pass, whatever the number of directions.
+    """Gathers each output's input: one pass, whatever the number of directions.
 
-    The indices are a sum of a (H, C) and a (W, C) table, which XLA adds inside the loop. The
+    The indices are the sum of an (H, C) and a (W, C) table, which XLA adds inside the loop. The
     image axes are batching dimensions of the gather, so that sharding them moves no data.
     """
     *batch, height, width, channels = x.shape
     if height * width * channels > np.iinfo(np.int32).max:
         return _rows_then_columns(x, offsets)
-    # Beyond the image is beyond, however far: no overflow of the sums below.
+    # All offsets that lead out of the image are alike; clipped, the sums below cannot overflow.
     table = np.clip(np.asarray(offsets), [-height, -width], [height, width]).astype(np.int32)
     rows = np.arange(height, dtype=np.int32)[:, None, None] + table[:, 0]
     columns = np.arange(width, dtype=np.int32)[None, :, None] + table[:, 1]
@@ -98,10 +109,10 @@ def _gather(x: Array, offsets: Offsets) -> Array:
 
 
 def _rows_then_columns(x: Array, offsets: Offsets) -> Array:
-    """Moves of the whole tensor, of which each channel selects its own: all dy, then all dx.
+    """Moves the whole tensor and lets each channel select its own move: all dy, then all dx.
 
-    2(k - 1) moves in two passes; in one pass there would be k² - 1, which a TPU reads one by
-    one from its memory.
+    Two passes need 2(k - 1) moves; one pass would need k² - 1, which a TPU reads one by one from
+    its memory.
     """
     for axis, distances in zip((-3, -2), np.transpose(offsets), strict=True):
         moved = x
@@ -113,7 +124,7 @@ def _rows_then_columns(x: Array, offsets: Offsets) -> Array:
 
 
 def _move(x: Array, axis: int, distance: int) -> Array:
-    """`out[i] = in[i + distance]` along one axis for all channels alike, zero from outside."""
+    """Returns `out[i] = in[i + distance]` along one axis, zero from outside, for all channels."""
     size = x.shape[axis]
     distance = min(max(distance, -size), size)
     padding = [(0, 0, 0)] * x.ndim
@@ -129,9 +140,9 @@ def _formulation(x: Array, *, offsets: Offsets) -> Array:
     )
 
 
-# A primitive of JAX: natural autodiff of either formulation is several times slower than its
-# adjoint, which is the same shift backwards, and `jax.custom_vjp` has no forward derivative. A
-# linear primitive has derivatives of both modes and every order.
+# A primitive of JAX: autodiff of either formulation is several times slower than the adjoint,
+# which is the same shift backward, and `jax.custom_vjp` has no forward derivative. A linear
+# primitive has derivatives of both modes and every order.
 _shift_p = Primitive("shift")
 
 
