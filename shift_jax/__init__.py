@@ -6,25 +6,56 @@ Convolutions" (Wu et al., CVPR 2018, arXiv:1711.08141).
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 from shift_jax.moved import MovedFinder
 from shift_jax.version import __version__
 
+if TYPE_CHECKING:
+    from shift_jax.counting import count_macs, count_parameters
+    from shift_jax.layers import CSC, SC2, Shift, ShiftConv
+    from shift_jax.models import (
+        create_model,
+        list_models,
+        list_pretrained,
+        load_pretrained,
+        model_record,
+    )
+    from shift_jax.ops import shift, shift_conv, shift_offsets
+
 __all__ = [
+    "CSC",
+    "SC2",
+    "Shift",
+    "ShiftConv",
     "__version__",
+    "count_macs",
+    "count_parameters",
     "create_model",
     "list_models",
     "list_pretrained",
     "load_pretrained",
     "model_record",
+    "shift",
+    "shift_conv",
+    "shift_offsets",
 ]
 
 _ROOMS = {
+    "CSC": "layers",
+    "SC2": "layers",
+    "Shift": "layers",
+    "ShiftConv": "layers",
+    "count_macs": "counting",
+    "count_parameters": "counting",
     "create_model": "models",
     "list_models": "models",
     "list_pretrained": "models",
     "load_pretrained": "models",
     "model_record": "models",
+    "shift": "ops",
+    "shift_conv": "ops",
+    "shift_offsets": "ops",
 }
 sys.meta_path.append(MovedFinder())
 
@@ -35,3 +66,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'shift_jax' has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(f"shift_jax.{_ROOMS[name]}"), name)
     return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

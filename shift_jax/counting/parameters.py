@@ -19,6 +19,10 @@ def count_parameters(
 
     BatchNorm's running statistics do not count. Counting a module computes shapes only.
 
+    >>> from shift_jax import count_parameters, create_model
+    >>> count_parameters(create_model("shiftresnet20"), (32, 32, 3))
+    34906
+
     Args:
       network: a linen network, called as `network(images, train=False)`, or `network(images)` if it
         takes no `train`; or its variables, nested mappings with the collection "params", as arrays
