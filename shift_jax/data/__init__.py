@@ -13,7 +13,7 @@ from shift_jax.data.augment.inception import random_resized_crop
 from shift_jax.data.augment.transforms import Transform, pad_crop_flip
 from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unreadable_fraction
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
-from shift_jax.data.sources.folder import PHOTO_EXTENSIONS
+from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
 from shift_jax.data.sources.identities import (
     identity_names,
     image_paths,
@@ -21,13 +21,15 @@ from shift_jax.data.sources.identities import (
     read_names,
     split_identities,
 )
+from shift_jax.data.sources.listing import IMAGE_EXTENSIONS, image_names, normalized, subfolders
 from shift_jax.data.sources.photos import load_photos, read_photo
 from shift_jax.data.sources.selections import ImageFiles, Subset
 from shift_jax.data.sources.source import EncodedSource, Source, load_source
 
 __all__ = [
-    "PHOTO_EXTENSIONS",
+    "IMAGE_EXTENSIONS",
     "EncodedSource",
+    "Fingerprint",
     "ImageFiles",
     "Source",
     "Subset",
@@ -35,16 +37,20 @@ __all__ = [
     "UnreadableImageError",
     "check_max_unreadable_fraction",
     "eval_batches",
+    "fingerprint",
     "identity_names",
+    "image_names",
     "image_paths",
     "load_identities",
     "load_photos",
     "load_source",
+    "normalized",
     "pad_crop_flip",
     "random_resized_crop",
     "read_names",
     "read_photo",
     "split_identities",
     "steps_per_epoch",
+    "subfolders",
     "train_batches",
 ]

@@ -25,6 +25,7 @@ class Task(Protocol):
     Attributes:
       steps_per_epoch: of the training split.
       examples_per_epoch: of the training split.
+      num_classes: of the training split; None where the examples have none.
       batch_sizes: the sizes of global training batches that occur.
       eval_batch_size: smallest global size of the evaluation batches.
       eval_split: the split evaluated during training.
@@ -34,6 +35,7 @@ class Task(Protocol):
 
     steps_per_epoch: int
     examples_per_epoch: int
+    num_classes: int | None
     batch_sizes: tuple[int, ...]
     eval_batch_size: int
     eval_split: str

@@ -34,8 +34,7 @@ class Classification(ImageTask):
     best_metric = "top1"
     fractions = frozenset({"top1", "top5"})
 
-    def source(self, split: str) -> data.Source:
-        """The examples of one split, in a fixed order, cropped for evaluation."""
+    def _open(self, split: str) -> data.Source:
         return self._load(split, self.config.data.eval_crop)
 
     @cached_property
@@ -51,6 +50,7 @@ class Classification(ImageTask):
             data_dir=settings.data_dir or None,
             image_size=settings.image_size or None,
             eval_crop=eval_crop,
+            class_splits=(settings.train_split, settings.eval_split),
         )
 
     @cached_property

@@ -79,11 +79,15 @@ def lfw_pairs(
             )
         rows.append(_Row(_lfw_name(name, i), _lfw_name(other or name, j), same, fold, number))
 
+    images_in = _lister(root)
+
     @functools.cache
     def by_stem(person: str) -> dict[str, str]:
-        # Of two files that differ in the ending, the first by name counts.
-        images = reversed(_images(os.path.join(root, person)))
-        return {os.path.splitext(os.path.basename(path))[0]: path for path in images}
+        # Of two files that differ only in the extension, the first by name counts.
+        return {
+            data.normalized(os.path.splitext(os.path.basename(path))[0]): path
+            for path in reversed(images_in(person))
+        }
 
     def find(name: str) -> list[str]:
         person, stem = name.split("/")
@@ -157,7 +161,7 @@ def ytf_pairs(
 
     return _look_up(
         rows,
-        lambda video: _images(os.path.join(root, video)),
+        _lister(root),
         draw,
         f"{root} has frames of both videos of none of the {len(rows):,} pairs in {splits_file}, "
         f"expected {rows[0].first}/*.jpg and so on in it: name the folder of the "
@@ -189,17 +193,29 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text, expected the text file with the pairs.") from error
-    return text.rstrip().split("\n")
+    return data.normalized(text).rstrip().split("\n")
 
 
-def _images(folder: str) -> list[str]:
-    """The paths of the images in a folder, sorted by name; none where there is no folder."""
-    if not os.path.isdir(folder):
-        return []
-    # Archives unpacked on a Mac have hidden files "._name.jpg" that are no images.
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    endings = tuple(data.PHOTO_EXTENSIONS)
-    return [os.path.join(folder, name) for name in names if name.lower().endswith(endings)]
+def _lister(root: str | os.PathLike[str]) -> Callable[[str], list[str]]:
+    """Returns what lists the images in a folder below `root`, sorted; none where it is missing.
+
+    It takes the folder's path relative to `root`, with names in Unicode's normal form C.
+    """
+
+    @functools.cache
+    def subfolders(folder: str) -> dict[str, str]:
+        return data.subfolders(folder) if os.path.isdir(folder) else {}
+
+    def images_in(path: str) -> list[str]:
+        folder = os.fspath(root)
+        for name in path.split("/"):
+            if name not in subfolders(folder):
+                return []
+            folder = os.path.join(folder, subfolders(folder)[name])
+        names = sorted(data.image_names(folder), key=data.normalized)
+        return [os.path.join(folder, each) for each in names]
+
+    return images_in
 
 
 def _look_up(

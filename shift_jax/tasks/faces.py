@@ -57,7 +57,7 @@ class Faces(ImageTask):
         """The names of the identities trained on."""
         settings = self.config.data
         if settings.identities:
-            return sorted(settings.identities)
+            return sorted(map(data.normalized, settings.identities))
         held_out = settings.held_out
         if settings.held_out_file:
             held_out = data.read_names(settings.held_out_file)
@@ -88,7 +88,7 @@ class Faces(ImageTask):
         size = self.config.data.image_size
         return data.load_identities(name, data_dir or None, size, names=names)
 
-    def source(self, split: str) -> data.Source:
+    def _open(self, split: str) -> data.Source:
         """The images that a split's pairs need, each once."""
         return self._pairs_and_source(split)[1]
 
@@ -102,14 +102,14 @@ class Faces(ImageTask):
 
     def _pairs_and_source(self, split: str) -> tuple[Pairs, data.Source]:
         check_choice("The split", split, PAIR_PROTOCOLS)
-        if split not in self._opened:
-            self._opened[split] = (
-                self._open_benchmark(split) if split in ("lfw", "ytf") else self._open(split)
+        if split not in self._compared:
+            self._compared[split] = (
+                self._open_benchmark(split) if split in ("lfw", "ytf") else self._open_others(split)
             )
-        return self._opened[split]
+        return self._compared[split]
 
     @cached_property
-    def _opened(self) -> dict[str, tuple[Pairs, data.Source]]:
+    def _compared(self) -> dict[str, tuple[Pairs, data.Source]]:
         return {}
 
     def _open_benchmark(self, split: str) -> tuple[Pairs, data.Source]:
@@ -129,12 +129,13 @@ class Faces(ImageTask):
         seen = {
             position: image
             for position, image in enumerate(pairs.images)
-            if os.path.relpath(image, settings.data_dir).split(os.sep)[0] in trained_on
+            if data.normalized(os.path.relpath(image, settings.data_dir).split(os.sep)[0])
+            in trained_on
         }
         pairs = pairs.without(seen)
         return pairs, data.ImageFiles(tuple(pairs.images), self.config.data.image_size)
 
-    def _open(self, split: str) -> tuple[Pairs, data.Source]:
+    def _open_others(self, split: str) -> tuple[Pairs, data.Source]:
         """The pairs of identities that were not trained on."""
         settings = self.config.verification
         where = (self.config.data.name, self.config.data.data_dir)

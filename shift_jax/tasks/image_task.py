@@ -26,7 +26,7 @@ class ImageTask(abc.ABC):
     """A task whose batches have "image" uint8 [B, H, W, C] and "label" int32 [B].
 
     Evaluation batches have "mask" bool [B] too. A task inherits from it and says which examples a
-    split has (`source`, `_train_source`), what its network is, and its loss and metrics.
+    split has (`_open`, `_train_source`), what its network is, and its loss and metrics.
 
     Args:
       config: of the experiment.
@@ -46,10 +46,17 @@ class ImageTask(abc.ABC):
         self.config = config
         self.eval_batch_size = config.eval_batch_size
         self.eval_split = config.data.eval_split
+        self._opened: dict[str, data.Source] = {}
+
+    def source(self, split: str) -> data.Source:
+        """The examples of one split, in a fixed order, as they are evaluated; opened once."""
+        if split not in self._opened:
+            self._opened[split] = self._open(split)
+        return self._opened[split]
 
     @abc.abstractmethod
-    def source(self, split: str) -> data.Source:
-        """The examples of one split, in a fixed order, as they are evaluated."""
+    def _open(self, split: str) -> data.Source:
+        """Opens the examples of one split."""
 
     @property
     @abc.abstractmethod
@@ -130,6 +137,10 @@ class ImageTask(abc.ABC):
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
         return self._train_source.image_shape
+
+    @property
+    def num_classes(self) -> int | None:
+        return self._train_source.num_classes
 
     @property
     def examples_per_epoch(self) -> int:

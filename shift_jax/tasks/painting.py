@@ -136,7 +136,7 @@ class Painter(NamedTuple):
         import tqdm
 
         from shift_jax.data.decode.photo_files import check_photo_path, open_photo, save_photo
-        from shift_jax.data.sources.folder import image_names
+        from shift_jax.data.sources.listing import image_names
 
         outputs = {name: output / name for name in self.stylizers}
         if len(outputs) == 1:

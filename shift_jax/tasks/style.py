@@ -41,6 +41,7 @@ class Style(ImageTask):
     config: StyleConfig
     best_metric = "negative_loss"
     fractions = frozenset()
+    num_classes = None
 
     def __init__(self, config: StyleConfig):
         super().__init__(config)
@@ -84,8 +85,7 @@ class Style(ImageTask):
     def _train_source(self) -> data.Source:
         return self.source(self.config.data.train_split)
 
-    def source(self, split: str) -> data.Source:
-        """The photos of one split."""
+    def _open(self, split: str) -> data.Source:
         settings = self.config.data
         return data.load_photos(
             settings.name,

@@ -261,9 +261,13 @@ class _Trainer:
             )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(template.params))
         device = self.mesh.devices.flat[0].device_kind
+        classes = ""
+        if self.task.num_classes is not None:
+            classes = f" in {self.task.num_classes:,} class{'es' * (self.task.num_classes != 1)}"
         doing = f"Resuming at step {start_step}" if start_step else "Training from the start"
         return (
-            f"{doing}: {parameters:,} parameters, {self.task.examples_per_epoch:,} examples, "
+            f"{doing}: {parameters:,} parameters, "
+            f"{self.task.examples_per_epoch:,} examples{classes}, "
             f"{self.task.steps_per_epoch} steps an epoch, on {self.mesh.size} × {device}, "
             f"workdir {self.workdir}"
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 
 from shift_jax.config import ClassificationConfig
 from shift_jax.errors import InputError
@@ -146,6 +147,21 @@ def test_inception_trains_on_crops_and_evaluates_the_centre(photos):
     photos.data.eval_crop = 1.0
     with contextlib.closing(make_task(photos).eval_batches("test", 4)) as batches:
         assert (next(batches)["image"] != centre["image"]).any()
+
+
+def test_classes_are_those_of_the_two_splits_opened_once(photos, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    write_folder(tmp_path, "validation", per_class=1)
+    (tmp_path / "validation/class1").rename(tmp_path / "validation/fox")
+    (tmp_path / "train/class0/1.heic").write_bytes(b"")
+    (tmp_path / "test/class0/1.heic").write_bytes(b"")
+    task = make_task(photos)
+    task.check()
+    assert task.num_classes == 2 and task.source("test") is task.source("test")
+    assert len(said) == 2 and all("such as class0/1.heic" in each for each in said)
+    with pytest.raises(InputError, match="fox holds images, but test and train have no class"):
+        task.source("validation")
 
 
 def test_a_damaged_photo_is_left_out_as_far_as_allowed(photos, tmp_path):

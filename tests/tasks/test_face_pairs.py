@@ -1,4 +1,4 @@
-import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -143,14 +143,30 @@ def test_files_that_are_no_text(tmp_path, read):
         read(tmp_path / "photo.txt", tmp_path)
 
 
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_are_found_in_any_normal_form(tmp_path, listed, stored):
+    def renamed(texts, form):
+        return [unicodedata.normalize(form, text.replace("Ann", "Zoë")) for text in texts]
+
+    (tmp_path / "lfw").mkdir()
+    pairs_file, root = write_lfw(
+        tmp_path / "lfw", *renamed([LFW], listed), renamed(LFW_IMAGES, stored)
+    )
+    assert len(lfw_pairs(pairs_file, root).images) == 7
+    frames = dict(zip(renamed(YTF_FRAMES, stored), YTF_FRAMES.values(), strict=True))
+    splits_file, root = write_ytf(tmp_path / "ytf", *renamed([YTF], listed), frames)
+    pairs = ytf_pairs(splits_file, root, seed=0, count=3)
+    assert len(pairs.same) == 4 and not pairs.missing
+
+
 def test_real_lfw(monkeypatch, shared_data):
     text = (shared_data / "faces" / "lfw_pairs.txt").read_text()
     numbers = {int(word) for word in text.split()[2:] if word.isdigit()}
 
-    def images(folder):
-        return [f"{folder}/{os.path.basename(folder)}_{i:04d}.jpg" for i in sorted(numbers)]
+    def images(person):
+        return [f"lfw/{person}/{person}_{i:04d}.jpg" for i in sorted(numbers)]
 
-    monkeypatch.setattr(face_pairs, "_images", images)
+    monkeypatch.setattr(face_pairs, "_lister", lambda root: images)
     pairs = lfw_pairs(shared_data / "faces" / "lfw_pairs.txt", "lfw")
     assert pairs.describe() == "3,000 same and 3,000 different pairs of 7,701 images in 10 folds"
     np.testing.assert_array_equal(np.bincount(2 * pairs.folds + pairs.same), [300] * 20)

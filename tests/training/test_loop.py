@@ -108,6 +108,7 @@ def test_a_finished_run_is_evaluated_again_and_not_changed(tiny_config, tmp_path
     first = train(tiny_config, tmp_path, devices=one)
     before = saved_state(tiny_config, tmp_path, 14, one)
     history = read_history(tmp_path)
+    assert " 1,437 examples in 10 classes, " in capsys.readouterr().err
     assert train(tiny_config, tmp_path, devices=one) == first
     assert "is trained to its last step, 14" in capsys.readouterr().err
     assert_identical(saved_state(tiny_config, tmp_path, 14, one), before)

@@ -27,6 +27,7 @@ from shift_jax.data.faces.align_report import (
 from shift_jax.data.faces.alignment import align_chosen, read_upright
 from shift_jax.data.faces.detector import CHOICES, FaceDetector
 from shift_jax.data.sources.identities import image_paths
+from shift_jax.data.sources.listing import warn_of_other_files
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_file
 
@@ -80,6 +81,7 @@ def align_folder(
     source, target = pathlib.Path(source), pathlib.Path(target)
     _check_folders(source, target)
     paths = [os.path.relpath(path, source) for path in image_paths(source)]
+    warn_of_other_files(source)
     report = Report(target)
 
     def is_done(row: Row) -> bool:

@@ -1,6 +1,7 @@
 """The 1,797 handwritten 8x8 digits that ship with scikit-learn: real data, no download."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,7 +34,11 @@ class DigitsSource:
 
 
 def load_digits(
-    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+    split: str,
+    data_dir: str | None,
+    image_size: int | None,
+    eval_crop: float,
+    class_splits: Sequence[str] | None = None,
 ) -> DigitsSource:
     """Opens the stratified "train" (1,437 images) or "test" (360) split.
 
@@ -42,6 +47,7 @@ def load_digits(
       data_dir: Unused: the images are part of scikit-learn.
       image_size: None or 8, the size the digits have.
       eval_crop: 1: digits fill their images.
+      class_splits: Unused: both splits have all ten classes.
 
     Returns:
       The source, its intensities 0..16 scaled to 0..255.
@@ -49,7 +55,7 @@ def load_digits(
     Raises:
       InputError: another split, size or crop.
     """
-    del data_dir
+    del data_dir, class_splits
     if split not in _SPLITS:
         raise InputError(
             f"digits has no split {split!r}; use one of: {', '.join(_SPLITS)}."

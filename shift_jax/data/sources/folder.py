@@ -1,10 +1,10 @@
 """Images in class folders: `<data_dir>/<split>/<class>/<image>`."""
 
 import dataclasses
-import heapq
+import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,15 +15,17 @@ from shift_jax.data.decode.unreadable import (
     UnreadableImageError,
     as_unreadable,
 )
+from shift_jax.data.sources.listing import (
+    IMAGE_EXTENSIONS,
+    NO_IMAGE,
+    file_names,
+    has_extension,
+    normalized,
+    sorted_names,
+    subfolders,
+    warn_of_ignored,
+)
 from shift_jax.errors import InputError, did_you_mean
-
-IMAGE_EXTENSIONS = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-)
-# More of what Pillow reads: people's photos and frames come in any format.
-PHOTO_EXTENSIONS = IMAGE_EXTENSIONS | frozenset(
-    [".gif", ".jpe", ".jfif", ".avif", ".jp2", ".j2k", ".pbm", ".pnm", ".tga"]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +33,25 @@ class FolderSource:
     """Image files, decoded to RGB when they are read. A `Source`."""
 
     folder: str
-    """That of the class folders, such as `<data_dir>/<split>`."""
+    """The folder that holds the class folders, such as `<data_dir>/<split>`."""
+    class_folders: tuple[str, ...]
+    """The folder of each class as it is named on the disk."""
     file_names: np.ndarray
-    """Bytes [n], within their class folder: an array, since millions of strings are slow to send
-    to workers."""
+    """Bytes [n], relative to the class folder. An array, because millions of strings are slow to
+    send to workers."""
     labels: np.ndarray
     """int32 [n]."""
-    class_names: tuple[str, ...]
     image_size: int
     eval_crop: float = 1.0
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the class folders in Unicode's normal form C."""
+        return tuple(map(normalized, self.class_folders))
+
+    @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return len(self.class_folders)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -66,8 +74,34 @@ class FolderSource:
 
     def describe(self, index: int) -> str:
         """The path of the file at `index`."""
-        class_name = self.class_names[self.labels[index]]
-        return os.path.join(self.folder, class_name, os.fsdecode(self.file_names[index]))
+        class_folder = self.class_folders[self.labels[index]]
+        return os.path.join(self.folder, class_folder, os.fsdecode(self.file_names[index]))
+
+    def files_digest(self) -> str:
+        """See `files_digest`."""
+        names = (
+            f"{self.class_folders[label]}/{os.fsdecode(name)}"
+            for label, name in zip(self.labels, self.file_names, strict=True)
+        )
+        return files_digest(self.folder, names)
+
+
+def files_digest(folder: str, names: Iterable[str]) -> str:
+    """Returns the SHA-256 of files' names and sizes: equal for a folder that was moved or copied.
+
+    Args:
+      folder: The folder that the names are relative to.
+      names: Of the files, in an order that matters.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        try:
+            size = os.stat(os.path.join(folder, name)).st_size
+        except OSError:
+            size = -1  # A link that leads nowhere is an unreadable image, which may be allowed.
+        name = normalized(name).replace(os.sep, "/")
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def read_image(path: str) -> EncodedImage:
@@ -92,25 +126,32 @@ def _read(path: str) -> bytes:
 
 
 def load_folder(
-    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+    split: str,
+    data_dir: str | None,
+    image_size: int | None,
+    eval_crop: float,
+    class_splits: Sequence[str] | None = None,
 ) -> FolderSource:
     """Lists the images of one split once; later changes in the folder are not seen.
 
-    Labels count the sorted class names over ALL splits, so that a class missing from one
-    split does not renumber the others.
+    Labels count the sorted class names over all of `class_splits`, so that a class missing from one
+    split does not renumber the others. Files that are ignored, because they lack an image's
+    extension or do not lie directly in a class folder, and classes without images are logged.
 
     Args:
       split: A folder in `data_dir`.
       data_dir: The folder of the splits.
       image_size: Side in pixels of the square images returned.
       eval_crop: Fraction of the shorter side that these keep.
+      class_splits: The splits whose folders are the classes, as far as they exist; None for all.
 
     Returns:
       The source, ordered by class, then by file name.
 
     Raises:
-      InputError: no size, no such folder, no class folders, or no images. A file that is
-        not an image raises `UnreadableImageError` when it is read.
+      InputError: no size, no such folder, no class folders, no images, or images of a class that
+        `class_splits` do not have. A file that is not an image raises `UnreadableImageError` when
+        it is read.
     """
     if image_size is None:
         raise InputError(
@@ -130,82 +171,68 @@ def load_folder(
             f"{data_dir} has no split folder {split!r}; it has: {', '.join(splits) or 'none'}."
             + did_you_mean(split, splits)
         )
-    if not subfolders(root / split):
+    folder = root / splits[split]
+    own = subfolders(folder)
+    if not own:
+        raise InputError(f"{folder} has no class folders; put each image in {split}/<class>/.")
+    naming = [each for each in splits if class_splits is None or each in class_splits] or [split]
+    named = {name for each in naming for name in subfolders(root / splits[each])}
+    files = _class_files(folder, own)
+    class_names = sorted(named)
+    if strange := [name for name in files if len(files[name]) and name not in named]:
         raise InputError(
-            f"{root / split} has no class folders; put each image in {split}/<class>/."
+            f"{folder / own[strange[0]]} holds images, but {' and '.join(naming)} have no class "
+            f"{strange[0]!r}: take a split with the same classes.{did_you_mean(strange[0], named)}"
         )
-    class_names = tuple(sorted({name for each in splits for name in subfolders(root / each)}))
-    folders = [root / split / name for name in class_names]
-    files = [
-        sorted_names(image_names(each, IMAGE_EXTENSIONS) if each.is_dir() else ())
-        for each in folders
-    ]
-    labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(names) for names in files])
-    if not labels.size:
+    counts = [len(files.get(name, ())) for name in class_names]
+    if not sum(counts):
         raise InputError(
-            f"The class folders of {root / split} hold no images; "
+            f"The class folders of {folder} hold no images; "
             f"add files ending in {', '.join(sorted(IMAGE_EXTENSIONS))}."
         )
+    _warn_of_classes(folder, dict(zip(class_names, counts, strict=True)))
     return FolderSource(
-        str(root / split), np.concatenate(files), labels, class_names, image_size, eval_crop
+        str(folder),
+        tuple(own.get(name, name) for name in class_names),
+        np.concatenate([files[name] for name in class_names if name in files]),
+        np.repeat(np.arange(len(class_names), dtype=np.int32), counts),
+        image_size,
+        eval_crop,
     )
 
 
-def subfolders(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the sorted names of the folders in a folder, but for hidden ones."""
-    # Hidden folders belong to tools such as .ipynb_checkpoints.
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)
+def _class_files(folder: pathlib.Path, classes: dict[str, str]) -> dict[str, np.ndarray]:
+    """The image files in each class folder; logs what else is there."""
+    files, ignored = {}, list(file_names(folder))
+    for name, class_folder in classes.items():
+        images = []
+        for file in file_names(folder / class_folder, nested=True):
+            if has_extension(file) and not os.path.dirname(file):
+                images.append(file)
+            else:
+                ignored.append(os.path.join(class_folder, file))
+        files[name] = sorted_names(images)
+    warn_of_ignored(
+        folder,
+        [file for file in ignored if has_extension(file)],
+        "not directly in a class folder",
+    )
+    warn_of_ignored(folder, [file for file in ignored if not has_extension(file)], NO_IMAGE)
+    return files
+
+
+def _warn_of_classes(folder: pathlib.Path, counts: dict[str, int]) -> None:
+    from absl import logging
+
+    if empty := [name for name, count in counts.items() if not count]:
+        logging.warning(
+            "%s",
+            f"{folder} has no images of {len(empty):,} of the {len(counts):,} classes, such as "
+            f"{empty[0]!r}.",
         )
-
-
-def image_names(
-    folder: str | os.PathLike[str], extensions: Collection[str], *, nested: bool = False
-) -> Iterator[str]:
-    """Yields the names of the files in a folder that end like images, in any order.
-
-    Args:
-      folder: Where to look.
-      extensions: Endings of images, such as ".png", in lower case.
-      nested: Whether to look in the folders below too, and in those below them; their files are
-        called `<subfolder>/<file>`. Links are followed, but each folder is listed once, under its
-        own name if it lies in `folder`, else under that of the first link to it; folders above a
-        link are not.
-    """
-    folders, links, listed = [("", os.path.realpath(folder))], [], set()
-    while folders or links:
-        if folders:
-            name, path = folders.pop()
-        else:
-            # The links last and in order: else the system's order would choose the names.
-            name, parent = heapq.heappop(links)
-            path = os.path.realpath(os.path.join(folder, name))
-            if os.path.commonpath([path, parent]) == path:
-                continue
-        if path in listed:
-            continue
-        listed.add(path)
-        with os.scandir(os.path.join(folder, name)) as entries:
-            for entry in entries:
-                # Hidden files, such as the ._1.jpg that macOS leaves beside 1.jpg, are no images.
-                if entry.name.startswith("."):
-                    continue
-                if nested and _is_folder(entry):
-                    below = os.path.join(name, entry.name)
-                    if entry.is_symlink():
-                        heapq.heappush(links, (below, path))
-                    else:
-                        folders.append((below, os.path.join(path, entry.name)))
-                elif os.path.splitext(entry.name)[1].lower() in extensions:
-                    yield os.path.join(name, entry.name)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    # Of a link to itself the entry raises an error.
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def sorted_names(names: Iterable[str]) -> np.ndarray:
-    """Returns file names in order as an array of bytes [n], many times smaller than strings."""
-    return np.array([os.fsencode(name) for name in sorted(names)], np.bytes_)
+    if len(counts) == 1:
+        logging.warning(
+            "%s",
+            f"{folder} has a single class, {next(iter(counts))!r}: there is nothing to tell apart. "
+            "Put the images of each class in a folder of their own.",
+        )

@@ -11,12 +11,17 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from shift_jax.data.decode.images import check_image_size
-from shift_jax.data.sources.folder import (
-    PHOTO_EXTENSIONS,
-    FolderSource,
+from shift_jax.data.sources.folder import FolderSource
+from shift_jax.data.sources.listing import (
+    IMAGE_EXTENSIONS,
+    NO_IMAGE,
+    file_names,
+    has_extension,
     image_names,
+    normalized,
     sorted_names,
     subfolders,
+    warn_of_ignored,
 )
 from shift_jax.data.sources.tfds import RelabelledTfdsSource, load_texts
 from shift_jax.errors import InputError, check_choice, did_you_mean
@@ -63,17 +68,22 @@ def load_identities(
             f"Folders of identities have no split {split!r}: take 'train', and choose identities "
             "by name."
         )
-    taken = _taken(names, _identity_folders(data_dir), data_dir)
-    files = {each: _files(os.path.join(data_dir, each)) for each in taken}
-    files = {each: images for each, images in files.items() if len(images)}
+    folders = _identity_folders(data_dir)
+    files, ignored = {}, []
+    for name in _taken(names, list(folders), data_dir):
+        found = list(file_names(os.path.join(data_dir, folders[name]), nested=True))
+        ignored += (os.path.join(folders[name], each) for each in found if not has_extension(each))
+        if images := [each for each in found if has_extension(each)]:
+            files[folders[name]] = sorted_names(images)
+    warn_of_ignored(data_dir, ignored, NO_IMAGE)
     if not files:
         raise _no_images(data_dir)
     counts = [len(images) for images in files.values()]
     return FolderSource(
         str(data_dir),
+        tuple(files),
         np.concatenate(list(files.values())),
         np.repeat(np.arange(len(files), dtype=np.int32), counts),
-        tuple(files),
         image_size,
     )
 
@@ -93,11 +103,9 @@ def identity_names(name: str, data_dir: str | None) -> list[str]:
         return sorted(set(load_texts("lfw", "train", data_dir)[1]))
     # One image each will do.
     found = [
-        each
-        for each in _identity_folders(data_dir)
-        if any(
-            True for _ in image_names(os.path.join(data_dir, each), PHOTO_EXTENSIONS, nested=True)
-        )
+        name
+        for name, folder in _identity_folders(data_dir).items()
+        if any(image_names(os.path.join(data_dir, folder), nested=True))
     ]
     if not found:
         raise _no_images(data_dir)
@@ -173,7 +181,8 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
         raise InputError(
             f"{path} can not be read as a list of identities ({reason}); expected one name a line."
         ) from error
-    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    lines = (normalized(line) for line in lines if line and not line.startswith("#"))
+    names = list(dict.fromkeys(lines))
     if not names:
         raise InputError(f"{path} has no names of identities in it; write one to a line.")
     return names
@@ -187,10 +196,11 @@ def image_paths(folder: str | os.PathLike[str]) -> list[str]:
     """
     if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder, expected one of images.")
-    found = [os.path.join(folder, os.fsdecode(name)) for name in _files(os.fspath(folder))]
+    names = sorted_names(image_names(folder, nested=True))
+    found = [os.path.join(folder, os.fsdecode(name)) for name in names]
     if not found:
         raise InputError(
-            f"{folder} holds no images; add files ending in {', '.join(sorted(PHOTO_EXTENSIONS))}."
+            f"{folder} holds no images; add files ending in {', '.join(sorted(IMAGE_EXTENSIONS))}."
         )
     return found
 
@@ -220,15 +230,16 @@ def _taken(names: Collection[str] | None, found: Sequence[str], where: str) -> l
         return sorted(found)
     if not names:
         raise InputError(f"No identities are to be taken of {where}; name at least one.")
-    if unknown := sorted(set(names).difference(found)):
+    names = set(map(normalized, names))
+    if unknown := sorted(names.difference(found)):
         raise InputError(
             f"{where} has no identity {unknown[0]!r}, expected one of its {len(found):,}, such as "
             f"{found[0]!r}.{did_you_mean(unknown[0], found)}"
         )
-    return sorted(set(names))
+    return sorted(names)
 
 
-def _identity_folders(data_dir: str | None) -> list[str]:
+def _identity_folders(data_dir: str | None) -> dict[str, str]:
     if data_dir is None or not os.path.isdir(data_dir):
         raise InputError(
             f"data_dir {data_dir} is not a folder; it should hold a folder of images for each "
@@ -236,21 +247,18 @@ def _identity_folders(data_dir: str | None) -> list[str]:
         )
     found = subfolders(data_dir)
     if len(found) < 2:
+        there = "".join(f"only the folder {name!r}" for name in found) or "no folders"
         raise InputError(
-            f"{data_dir} has {f'only the folder {found[0]!r}' if found else 'no folders'} in it, "
+            f"{data_dir} has {there} in it, "
             "expected one for each of at least two identities: <data_dir>/<identity>/<image>."
         )
     return found
 
 
-def _files(folder: str) -> np.ndarray:
-    return sorted_names(image_names(folder, PHOTO_EXTENSIONS, nested=True))
-
-
 def _no_images(data_dir: str) -> InputError:
     return InputError(
         f"The folders of identities in {data_dir} hold no images; add files ending in "
-        f"{', '.join(sorted(PHOTO_EXTENSIONS))}."
+        f"{', '.join(sorted(IMAGE_EXTENSIONS))}."
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from shift_jax.data.decode.images import check_image_size
 from shift_jax.data.decode.photo_files import open_photo
 from shift_jax.data.sources.identities import image_paths
+from shift_jax.data.sources.listing import normalized, warn_of_other_files
 from shift_jax.data.sources.selections import ImageFiles
 from shift_jax.data.sources.source import Source
 from shift_jax.data.sources.tfds import load_unlabelled
@@ -49,6 +50,8 @@ def load_photos(
     if split not in ("train", "test"):
         raise InputError(f"A folder of photos has no split {split!r}: take 'train' or 'test'.")
     paths = image_paths(data_dir)
+    if split == "train":
+        warn_of_other_files(data_dir)
     if not 1 <= held_out < len(paths):
         raise InputError(
             f"{held_out} photos are to be held out of the {len(paths)} in {data_dir}, expected at "
@@ -98,4 +101,4 @@ def read_photo(path: str | os.PathLike[str], size: int | None = None) -> np.ndar
 
 
 def _place(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(normalized(name).encode("utf-8", "surrogateescape")).digest()

@@ -1,13 +1,14 @@
 """Chosen images in a given order, for evaluation: of files, or of another source."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from shift_jax.data.decode.images import check_image_size
 from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
-from shift_jax.data.sources.folder import read_image
+from shift_jax.data.sources.folder import files_digest, read_image
 from shift_jax.data.sources.source import EncodedExample, Example, Source
 from shift_jax.errors import InputError
 
@@ -50,6 +51,11 @@ class ImageFiles:
     def describe(self, index: int) -> str:
         """The path of the file at `index`."""
         return self.paths[index]
+
+    def files_digest(self) -> str:
+        """See `files_digest`; the folder is the deepest one that holds all files."""
+        folder = os.path.commonpath([os.path.dirname(path) for path in self.paths])
+        return files_digest(folder, (os.path.relpath(path, folder) for path in self.paths))
 
 
 @dataclasses.dataclass(frozen=True)

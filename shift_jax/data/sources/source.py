@@ -1,9 +1,10 @@
 """The door to the data sets: `load_source` and what it returns.
 
-To register a source, write a function `(split, data_dir, image_size, eval_crop) -> Source` in
-a file of its own and add it to `_LOADERS`.
+To register a source, write a function `(split, data_dir, image_size, eval_crop, class_splits) ->
+Source` in a file of its own and add it to `_LOADERS`.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -81,6 +82,7 @@ def load_source(
     data_dir: str | None = None,
     image_size: int | None = None,
     eval_crop: float = 1.0,
+    class_splits: Sequence[str] | None = None,
 ) -> Source:
     """Opens one split of a data set. Reads local files only, never the network.
 
@@ -97,6 +99,8 @@ def load_source(
         cropped. Needed where the images have no common size; None keeps their own.
       eval_crop: Fraction of the shorter side that the centre crop keeps: 0.875 with an
         image_size of 224 resizes to 256 first.
+      class_splits: For "folder", the splits whose folders are the classes, as far as they exist;
+        None for all.
 
     Returns:
       The source, an `EncodedSource` if its images differ in size.
@@ -106,5 +110,5 @@ def load_source(
     """
     check_eval_crop(eval_crop)
     if name in _LOADERS:
-        return _LOADERS[name](split, data_dir, image_size, eval_crop)
+        return _LOADERS[name](split, data_dir, image_size, eval_crop, class_splits)
     return load_tfds(name, split, data_dir, image_size, eval_crop, other_names=tuple(_LOADERS))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -39,7 +39,11 @@ class SyntheticSource:
 
 
 def load_synthetic(
-    split: str, data_dir: str | None, image_size: int | None, eval_crop: float
+    split: str,
+    data_dir: str | None,
+    image_size: int | None,
+    eval_crop: float,
+    class_splits: Sequence[str] | None = None,
 ) -> SyntheticSource:
     """Opens "train" (1,281,167 images), "validation" or "test" (50,000 each), 1,000 classes.
 
@@ -50,6 +54,7 @@ def load_synthetic(
       data_dir: Unused: the images are drawn.
       image_size: Side of the square images in pixels; None is 224.
       eval_crop: Unused: the images are drawn at their size.
+      class_splits: Unused: all splits have the same classes.
 
     Returns:
       The source.
@@ -57,7 +62,7 @@ def load_synthetic(
     Raises:
       InputError: another split, or no size.
     """
-    del data_dir, eval_crop
+    del data_dir, eval_crop, class_splits
     name, first = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", split, re.DOTALL).groups()
     if name not in _NUM_EXAMPLES:
         raise InputError(

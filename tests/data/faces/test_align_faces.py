@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from absl import logging
 from PIL import Image
 
 from shift_jax.data.faces import align_faces
@@ -86,6 +87,17 @@ def test_folders_are_mirrored_and_faces_aligned(source, tmp_path):
         assert (image.format, image.size, image.mode) == ("JPEG", (96, 96), "RGB")
         expected = align(PHOTO, LANDMARKS, 96)
         assert np.abs(np.asarray(image).astype(int) - expected).mean() < 2
+
+
+def test_litter_is_not_aligned_and_other_files_are_told(source, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    fill(source, ["Ann/@eaDir/Ann_0001.jpg/THUMB.jpg", "__MACOSX/flat.png", "#recycle/1.jpg"])
+    (source / "Bob/1.heic").write_bytes(b"")
+    (source / "Bob/desktop.ini").write_bytes(b"")
+    align_folder(source, tmp_path / "out", 96, Detector())
+    assert len(files_in(tmp_path / "out")) == 3
+    assert said == [f"{source}: ignoring 1 file without an image extension, such as Bob/1.heic."]
 
 
 def test_the_report_tells_of_each_photo(source, tmp_path):

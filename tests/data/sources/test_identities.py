@@ -6,10 +6,12 @@ import os
 import pickle
 import re
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import logging
 from PIL import Image
 from tensorflow_datasets.datasets.lfw import lfw_dataset_builder
 
@@ -18,6 +20,7 @@ from shift_jax.data import (
     UnreadableImageError,
     eval_batches,
     identity_names,
+    image_paths,
     load_identities,
     load_source,
     pad_crop_flip,
@@ -201,7 +204,7 @@ def test_folders_that_lead_to_no_images_are_refused(root, tmp_path_factory):
 def test_other_mistakes_are_told_in_one_sentence(root):
     folder = str(root)
     assert_refused(
-        f"{folder} has no identity 'B_Tow', expected one of its 5, such as 'A_One'. Did you mean "
+        f"{folder} has no identity 'B_Tow', expected one of its 4, such as 'A_One'. Did you mean "
         "'B_Two'?",
         load_identities,
         "identities",
@@ -231,6 +234,36 @@ def test_other_mistakes_are_told_in_one_sentence(root):
         identity_names("folder", folder)
     with pytest.raises(InputError, match=r"^image_size is 0; it must be a whole number"):
         load_identities("identities", folder, 0)
+
+
+@pytest.mark.parametrize("litter", ["@eaDir", "__MACOSX", "#recycle", "lost+found"])
+def test_litter_is_no_identity_and_holds_no_photos(root, litter):
+    write(root / litter / "9.jpg")
+    write(root / "B_Two" / litter / "0.jpg/THUMBNAIL.jpg")
+    assert identity_names("identities", str(root)) == ["A_One", "B_Two", "C"]
+    assert len(load_identities("identities", str(root), 16)) == 6
+    # As taken by what aligns, embeds and paints photos.
+    names = [os.path.relpath(path, root) for path in image_paths(root)]
+    assert len(names) == 7 and not any(litter in name for name in names)
+
+
+def test_other_files_of_identities_are_told(root, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    load_identities("identities", str(root), 16, names=["A_One", "C"])
+    assert said == [f"{root}: ignoring 1 file without an image extension, such as C/notes.txt."]
+
+
+def test_identities_are_named_in_one_normal_form(tmp_path):
+    composed, split_up = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    write(tmp_path / split_up / "1.jpg")
+    write(tmp_path / "Ann/1.jpg")
+    (tmp_path / "names.txt").write_text(split_up)
+    assert read_names(tmp_path / "names.txt") == [composed]
+    assert identity_names("identities", str(tmp_path)) == ["Ann", composed]
+    for name in (composed, split_up):
+        source = load_identities("identities", str(tmp_path), 16, names=[name])
+        assert source.class_names == (composed,) and source[0]["image"].any()
 
 
 # LFW

@@ -1,6 +1,10 @@
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import logging
 from PIL import Image
 
 from shift_jax.data import load_photos, read_photo, train_batches
@@ -34,6 +38,29 @@ def test_a_folder_is_split_by_names_alone(folder, tmp_path_factory):
     folder.rename(moved)
     again = load_photos("photos", "test", data_dir=str(moved), image_size=16, held_out=2)
     assert {n.replace(str(moved), str(folder)) for n in names(again)} == names(test)
+
+
+def test_thumbnails_are_no_photos_and_other_files_are_told(folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    (folder / "a/@eaDir/1.jpg").mkdir(parents=True)
+    (folder / "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg").write_bytes(encoded(photos()[0]))
+    for split, count in (("train", 4), ("test", 2)):
+        source = load_photos("photos", split, data_dir=str(folder), image_size=16, held_out=2)
+        assert len(source) == count
+    assert said == [f"{folder}: ignoring 1 file without an image extension, such as notes.txt."]
+
+
+def test_the_draw_does_not_depend_on_the_normal_form_of_names(tmp_path):
+    drawn = []
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form
+        folder.mkdir()
+        for letter in "àâäéèêëîïôöùûü":
+            (folder / f"{unicodedata.normalize(form, letter)}.jpg").write_bytes(b"")
+        source = load_photos("photos", "test", data_dir=str(folder), image_size=16, held_out=4)
+        drawn.append([unicodedata.normalize("NFC", Path(each).stem) for each in source.paths])
+    assert drawn[0] == drawn[1]
 
 
 def test_crops_are_taken_from_the_whole_photo(tmp_path):
