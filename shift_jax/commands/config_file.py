@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -23,6 +24,7 @@ def load_config(file: str, overrides: Sequence[str]) -> ConfigDict:
       InputError: a file that cannot be loaded, a field that it lacks or a value of another type.
     """
     arguments = ["shift-jax", f"--config={file}", *overrides]
+    sys.modules.pop("config_config", None)  # Its name for every file, with all older definitions.
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     parse_flags(values, arguments)

@@ -52,6 +52,7 @@ class CommandLine(argparse.ArgumentParser):
             self.add(
                 "--config",
                 "Config file. --config.FIELD=VALUE overrides a field of it.",
+                os.path.expanduser,
                 required=True,
                 metavar="FILE[:OPTIONS]",
             )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.stylizer import Stylizer, load_style
+from shift_jax.tasks.verifier import Verifier
+from shift_jax.training.evaluation import TrainedModel, checkpoint_of
 from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
 from shift_jax.training.runs.workdir import read_config
-
-if TYPE_CHECKING:
-    from shift_jax.tasks.verifier import Verifier
 
 
 def load_stylizers(
@@ -77,10 +75,6 @@ def load_verifier(
     Raises:
       InputError: no such run or checkpoint, or not of a face network.
     """
-    # Here: painting does without the packages that evaluation needs.
-    from shift_jax.tasks.verifier import Verifier
-    from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-
     path = Path(folder)
     if (path / "checkpoints").is_dir():
         _check_faces(read_config(path)["task"], path)

@@ -85,10 +85,13 @@ def test_closed_streams_are_dev_null(redirections, tmp_path):
     assert done.returncode == 2 and bool(done.stderr) == ("2>&-" not in redirections)
 
 
-@pytest.mark.parametrize("redirections", [">&- 2>&-", "2>&-"])
-def test_training_with_closed_streams(redirections, tmp_path):
-    tiny = ("--config=tests/survival/tiny.py", "--config.epochs=0.2")
-    done = started(redirections, "train.py", *tiny, f"--workdir={tmp_path / 'run'}")
+@pytest.mark.parametrize(
+    ("redirections", "script"),
+    [(">&- 2>&-", ["train.py"]), ("2>&-", ["-m", "shift_jax.commands", "train"])],
+)
+def test_training_with_closed_streams(redirections, script, tmp_path):
+    tiny = ("--config", "tests/survival/tiny.py", "--config.epochs", "0.2")
+    done = started(redirections, *script, *tiny, "--workdir", tmp_path / "run")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "run" / "history.jsonl").exists()
     digits = ("--weights=shiftresnet20.digits", f"--output={tmp_path / 'metrics.json'}")

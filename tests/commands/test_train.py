@@ -6,9 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from shift_jax.commands import dispatch
+from shift_jax.commands.train import line
 from tests.conftest import REPOSITORY
 
 TRAIN = [sys.executable, "train.py"]
@@ -34,52 +37,95 @@ def run(*arguments, devices=1):
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ([], "error: .*config"),
-        (["--config=configs/quickstart.py"], "error: .*workdir"),
-        (
-            ["--config=configs/quickstart.py", "--config.batchsize=3", "--workdir=W"],
-            "error: The config has no field 'batchsize'. Did you mean 'batch_size'",
-        ),
-        (
-            ["--config=configs/quickstart.py", "--config.optimizer.momentun=0", "--workdir=W"],
-            "error: The config has no field 'optimizer.momentun'. Did you mean 'optimizer.mom",
-        ),
-        (
-            ["--config=configs/quickstart.py", "--config.batch_size=many", "--workdir=W"],
-            "error: flag --config.batch_size=many: invalid literal",
-        ),
-        (
-            ["--config=configs/nothing.py", "--workdir=W"],
-            "error: There is no config file configs/n",
-        ),
-        (
-            ["--config=configs/cifar.py:cifar100", "--workdir=W"],
-            "error: The options 'cifar100' do not name a dataset and a model",
-        ),
-        (
-            ["--config=configs/cifar.py:cifar100,shiftresnet20,expansoin=3", "--workdir=W"],
-            "error: Model 'shiftresnet20' has no argument 'expansoin', .*Did you mean 'expansion'",
-        ),
-        (["--config=configs/quickstart.py:foo", "--workdir=W"], "error: The config .*TypeError"),
-        (["--config=tests/conftest.py", "--workdir=W"], "error: The config tests/conftest.py can"),
-        (["--config=README.md", "--workdir=W"], "error: The config README.md cannot be loaded"),
-        (["--config=configs/quickstart.py", "--workdri=W"], "error: Unknown command line flag"),
-        (["--config=configs/quickstart.py", "--workdir=W", "x"], "error: 'x' is not a flag"),
-    ],
-)
+MISTAKES = [
+    ([], "error: .*config"),
+    (["--config=configs/quickstart.py"], "error: .*workdir"),
+    (
+        ["--config=configs/quickstart.py", "--config.batchsize=3", "--workdir=W"],
+        "error: The config has no field 'batchsize'. Did you mean 'batch_size'",
+    ),
+    (
+        ["--config=configs/quickstart.py", "--config.optimizer.momentun=0", "--workdir=W"],
+        "error: The config has no field 'optimizer.momentun'. Did you mean 'optimizer.mom",
+    ),
+    (
+        ["--config=configs/quickstart.py", "--config.batch_size=many", "--workdir=W"],
+        "error: flag --config.batch_size=many: invalid literal",
+    ),
+    (
+        ["--config=configs/nothing.py", "--workdir=W"],
+        "error: There is no config file configs/n",
+    ),
+    (
+        ["--config=configs/cifar.py:cifar100", "--workdir=W"],
+        "error: The options 'cifar100' do not name a dataset and a model",
+    ),
+    (
+        ["--config=configs/cifar.py:cifar100,shiftresnet20,expansoin=3", "--workdir=W"],
+        "error: Model 'shiftresnet20' has no argument 'expansoin', .*Did you mean 'expansion'",
+    ),
+    (["--config=configs/quickstart.py:foo", "--workdir=W"], "error: The config .*TypeError"),
+    (["--config=tests/conftest.py", "--workdir=W"], "error: The config tests/conftest.py can"),
+    (["--config=README.md", "--workdir=W"], "error: The config README.md cannot be loaded"),
+    (["--config=configs/quickstart.py", "--workdri=W"], "error: Unknown command line flag"),
+    (["--config=configs/quickstart.py", "--workdir=W", "x"], "error: 'x' is not a flag"),
+]
+
+
+# Whose images are there.
+DIGITS = ("name=digits", "mean=(0.5,)", "std=(0.5,)", "drop_remainder=true")
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES)
 def test_bad_command_lines_get_one_sentence(arguments, sentence, tmp_path):
     arguments = [a.replace("=W", f"={tmp_path / 'run'}") for a in arguments]
     if any("expansoin" in a for a in arguments):
-        arguments += [f"--config.data.{x}" for x in ("name=digits", "mean=(0.5,)", "std=(0.5,)")]
+        arguments += [f"--config.data.{field}" for field in DIGITS]
     result = run("train.py", *arguments)
     assert result.returncode == 2
     assert re.search(sentence, result.stderr), result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "run").exists()
+
+
+# Those of absl, and what argparse says in their place.
+OWN_SENTENCES = {
+    "error: Unknown command line flag": "error: There is no flag --workdri: .* mean 'workdir'",
+    "error: 'x' is not a flag": "error: Unrecognized arguments: x",
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES)
+def test_shift_jax_train_says_the_same(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    arguments = [a.replace("=W", f"={tmp_path / 'run'}") for a in arguments]
+    if any("expansoin" in a for a in arguments):
+        arguments += [f"--config.data.{field}" for field in DIGITS]
+    assert dispatch.main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(OWN_SENTENCES.get(sentence, sentence), error), error
+    assert error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_configs_and_overrides_are_those_of_train_py(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    file = "configs/cifar.py:cifar10,shiftresnet20,expansion=6"
+    changes = {"seed": "3", "data.mean": "(0.5, 0.5, 0.5)", "schedule.learning_rate": "1e-2"}
+    flags = [f"--config.{name}={value}" for name, value in changes.items()]
+    separate = [part for flag in flags for part in flag.split("=")]
+    configs = [
+        line.parse(arguments).config
+        for arguments in (
+            [f"--config={file}", "--workdir=x", *flags, "--config.tensorboard=false"],
+            [*flags, "--noconfig.tensorboard", "--workdir", "x", "--config", file],
+            ["--config", file, *separate, "--config.tensorboard", "false", "--workdir", "x"],
+        )
+    ]
+    assert configs[0] == configs[1] == configs[2]
+    assert (configs[0].seed, configs[0].data.mean, configs[0].tensorboard) == (3, (0.5,) * 3, False)
+    assert (configs[0].model.expansion, configs[0].schedule.learning_rate) == (6.0, 0.01)
+    assert not Path("x").exists()
 
 
 def test_a_dataset_that_is_not_prepared(tmp_path):
