@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class AlexNet(Network, kw_only=True):
     """Five convolutions, three of them in two groups, two hidden layers, classifier.
 
-    The input is padded by 2, so that 224×224 gives the 55×55 of Caffe's 227×227; other sizes are
-    pooled to 6×6 before the hidden layers.
+    The input is padded by 2, so that 224×224 images give the 55×55 maps of Caffe's 227×227 images.
+    Maps of images of other sizes are pooled to 6×6 before the hidden layers.
 
     Attributes:
       hidden_features: width of the two hidden layers.
-      dropout: rate after each of them in training, which needs the RNG "dropout".
+      dropout: rate after each hidden layer in training, which needs the RNG "dropout".
     """
 
     hidden_features: int = 4096
@@ -56,7 +56,7 @@ class AlexNet(Network, kw_only=True):
 
 
 def alexnet(*, hidden_features: int = 4096, dropout: float = 0.5, **common) -> AlexNet:
-    """AlexNet of Krizhevsky et al. 2012 (Table 7) as Caffe has it: grouped, with response norms.
+    """AlexNet of Krizhevsky et al. 2012 (Table 7) as in Caffe: grouped, with response norms.
 
     60,965,224 parameters and 724,406,816 MACs at 224×224.
 

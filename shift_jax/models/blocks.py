@@ -1,4 +1,4 @@
-"""Convolution blocks and pooling that several families are made of."""
+"""Convolution blocks and pooling that several families share."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _SHIFT_MODULES = {"csc": CSC, "sc2": SC2}
 class BlockFactory:
     """Makes blocks of one class with some of their arguments bound.
 
-    Factories with equal classes and arguments are equal, also after a copy or a pickle, and so are
-    the networks that have them as attributes. `functools.partial` equals only itself, and then
-    `jax.jit` would trace each network anew.
+    Factories with equal classes and arguments are equal, even after copying or pickling, and so are
+    networks whose attributes they are. A `functools.partial` equals only itself, so `jax.jit` would
+    trace every new network again.
 
     Attributes:
       block: the class.
@@ -64,15 +64,16 @@ def shift_module(module: ShiftModule, **arguments) -> BlockFactory:
 
 
 class ConvNorm(nn.Module):
-    """Convolution, normalisation, activation; without a normalisation the convolution has biases.
+    """Convolution, normalization and activation.
 
     Attributes:
-      features: output channels.
-      kernel_size, stride: of rows and columns, or of both.
+      features: number of output channels.
+      kernel_size: of rows and columns, or one size for both.
+      stride: of rows and columns alike.
       padding: zeros on each side; None is half of the kernel, which keeps the size at stride 1.
-      groups: groups of channels that are convolved apart.
-      norm: makes the normalisation, or None.
-      activation: applied last, or None.
+      groups: number of groups of channels that are convolved separately.
+      norm: makes the normalization; None leaves it out and gives the convolution a bias.
+      activation: applied last; None leaves it out.
       kernel_init, dtype, param_dtype: as in `shift_jax.layers.ShiftConv`.
     """
 
@@ -111,7 +112,7 @@ class ConvNorm(nn.Module):
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 0, *, ceil=False):
-    """Max pooling; `ceil` keeps the last, partial window, as Caffe does."""
+    """Applies max pooling; `ceil` keeps the last, partial window, as Caffe does."""
 
     def pads(length: int) -> tuple[int, int]:
         rest = (length + 2 * padding - size) % stride
@@ -121,10 +122,10 @@ def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 
 
 
 def adaptive_avg_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
-    """Average pooling to `size` × `size`, of windows that overlap where they must.
+    """Applies average pooling to `size` × `size`, with windows that overlap if need be.
 
-    Window i covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉, as in PyTorch; the input itself if H = W =
-    `size`.
+    As in PyTorch, window i covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉; an input of `size` × `size` is
+    returned as it is.
     """
     for axis in (1, 2):
         length = x.shape[axis]
@@ -142,7 +143,7 @@ def adaptive_avg_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b 
 def local_response_norm(
     x: Float[Array, "b h w c"], size: int = 5, alpha: float = 1e-4, beta: float = 0.75
 ) -> Float[Array, "b h w c"]:
-    """Returns x / (1 + alpha · mean of x² over `size` neighbouring channels)^beta, as in Caffe.
+    """Returns x / (1 + alpha · mean of x² over `size` neighboring channels)^beta, as in Caffe.
 
     Krizhevsky et al. 2012, Section 3.3, with Caffe's division of alpha by the size.
     """

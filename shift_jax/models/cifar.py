@@ -1,8 +1,8 @@
-"""The CIFAR networks of Tables 1, 2, 4 and 5: ResNet, its reductions, ShiftResNet, DepthwiseResNet.
+"""CIFAR networks of Tables 1, 2, 4 and 5: ResNet, its reductions, ShiftResNet, DepthwiseResNet.
 
-All have a 3×3 stem of 16 filters, three groups of n = 3, 9 or 18 blocks (depth 20, 56, 110) with
-widths 16, 32 and 64, stride 2 in the first block of groups 2 and 3, global average pooling and one
-linear layer.
+All have a 3×3 stem of 16 filters; three groups of n = 3, 9 or 18 blocks (depth 20, 56 or 110) with
+widths 16, 32 and 64, where the first block of groups 2 and 3 has stride 2; global average pooling;
+and one linear layer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _BLOCKS_PER_GROUP = {20: 3, 56: 9, 110: 18}
 
-# Table 5's reduced ResNets: the factor that gives the size of a ShiftResNet of expansion E.
+# Table 5's reduced ResNets: the factor that gives them the size of a ShiftResNet of expansion E.
 _MODULE_FACTORS = {
     20: {1: 12.0, 3: 3.3, 6: 1.6, 9: 1.0},
     56: {1: 16.0, 3: 3.3, 6: 1.6, 9: 1.0},
@@ -43,8 +43,8 @@ class CifarNet(Network, kw_only=True):
     Attributes:
       blocks_per_group: n; the depth is 6n + 2.
       block: makes one block from `features`, `stride`, `dtype`, `param_dtype`, `kernel_init`
-        and `name`; called as `block(x, train)`.
-      widths: channels of the three groups; the stem has the first.
+        and `name`; the block is called with `(x, train)`.
+      widths: channels of the three groups; the stem has as many as the first.
     """
 
     blocks_per_group: int
@@ -92,17 +92,17 @@ def resnet(
     Args:
       depth: 20, 56 or 110.
       shortcut: "identity" where the shape does not change. "projection" has a 1×1 convolution
-        and BatchNorm in every block, as the authors' first code had by mistake (the likely cause
-        of Table 5's ResNet110 module-wise cells of 40 %); registered as `resnet20_projection` …
-      reduction: None, "module" (each block's first convolution has int(c / factor) filters) or
-        "net" (all widths are int(c / √factor)).
-      expansion: reduce to the size of the ShiftResNet with this expansion: 1, 3, 6 or 9 (not
-        reduced). Needs `reduction`; give either this or `factor`.
-      factor: the reduction itself, at least 1.
+        and BatchNorm in every block, as the authors' first code did by mistake (the likely cause
+        of Table 5's 40 % for module-wise ResNet110); registered as `resnet20_projection` and so on.
+      reduction: None, "module" (the first convolution of each block has int(c / factor) filters)
+        or "net" (all widths are int(c / √factor)).
+      expansion: reduces the network to the size of the ShiftResNet with this expansion: 1, 3, 6 or
+        9 (not reduced). Needs `reduction` and excludes `factor`.
+      factor: of the reduction, at least 1. Needs `reduction` and excludes `expansion`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
 
     Raises:
-      InputError: contradicting or unknown arguments, or a reduction that leaves no filter.
+      InputError: contradictory or unknown arguments, or a reduction that leaves no filter.
     """
     factor = _reduction_factor(depth, reduction, expansion, factor)
     check_choice("shortcut", shortcut, ("identity", "projection"))
@@ -112,7 +112,9 @@ def resnet(
     middle_factor = factor if reduction == "module" else 1.0
     if int(widths[0] / middle_factor) < 1:
         largest = 16**2 if reduction == "net" else 16
-        raise InputError(f"factor {factor} leaves no filter of 16: use one of at most {largest}.")
+        raise InputError(
+            f"factor {factor} leaves none of 16 filters: use a factor of at most {largest}."
+        )
     block = BlockFactory.of(
         BasicBlock, middle_factor=middle_factor, always_project=shortcut == "projection"
     )
@@ -140,19 +142,19 @@ def shiftresnet(
 
     Args:
       depth: 20, 56 or 110.
-      expansion: E; the middle of each module has int(E · out) channels, fractions allowed.
+      expansion: E, fractions allowed; the middle of each module has int(E · out) channels.
       module: "csc" (the paper's) or "sc2" (Figure 3, the same parameters and MACs).
       kernel_size, dilation, order, implementation: of the shift, see `shift_jax.layers.CSC`.
-      direction_weights: k² numbers, in proportion to which the directions get channels (Section 4;
-        see `shift_jax.ops.allocate_offsets`), with the same parameters and MACs; None is the
-        paper's uniform allocation.
+      direction_weights: k² numbers; each direction gets channels in proportion to its number
+        (Section 4; see `shift_jax.ops.allocate_offsets`). Parameters and MACs stay the same. None
+        is the paper's uniform allocation.
       **common: as for `resnet`.
     """
-    middle_channels(expansion, 16)  # Fails here and not when the network is first used.
+    middle_channels(expansion, 16)  # Raises here, not when the network is first used.
     if direction_weights is not None:
         shift = ShiftConv(1, kernel_size, order=order, direction_weights=direction_weights)
         shift.channel_offsets(1)  # Likewise.
-        direction_weights = shift.direction_weights  # Hashable, also where a list was given.
+        direction_weights = shift.direction_weights  # Hashable, even if a list was given.
     block = shift_module(
         module,
         expansion=expansion,
@@ -173,10 +175,15 @@ def depthwiseresnet(
     expansion: float = 1,
     **common,
 ) -> CifarNet:
-    """ShiftResNet with depthwise 3×3 convolutions instead of shifts, as the authors compared.
+    """ShiftResNet with depthwise 3×3 convolutions instead of shifts, from the authors' code.
 
-    Args: as `shiftresnet`. Parameters for 10 classes and true MACs with E = 1: depth
-    20: 38,602 and 7,053,952; 56: 113,194 and 18,039,424; 110: 225,082 and 34,517,632.
+    Parameters for 10 classes and true MACs at 32×32 with E = 1: depth 20: 38,602 and 7,053,952; 56:
+    113,194 and 18,039,424; 110: 225,082 and 34,517,632.
+
+    Args:
+      depth: 20, 56 or 110.
+      expansion: as for `shiftresnet`.
+      **common: as for `resnet`.
     """
     middle_channels(expansion, 16)
     block = BlockFactory.of(DepthwiseBlock, expansion=expansion)
@@ -192,18 +199,20 @@ def _reduction_factor(depth, reduction, expansion, factor) -> float:
     if reduction is None:
         if expansion is not None or factor is not None:
             raise InputError(
-                "expansion and factor say how far to reduce a ResNet: give reduction='module' or "
+                "expansion and factor set the size of a reduced ResNet: give reduction='module' or "
                 "'net' too, or use a shiftresnet."
             )
         return 1.0
     if (expansion is None) == (factor is None):
-        raise InputError("A reduced ResNet takes either expansion=1, 3, 6 or 9 or factor=…")
+        raise InputError(
+            "A reduced ResNet takes either expansion=1, 3, 6 or 9 or factor=…: give one of them."
+        )
     if factor is None:
         factors = _MODULE_FACTORS[depth] if reduction == "module" else _NET_FACTORS
         if expansion not in tuple(factors):
             raise InputError(
                 f"The paper has no reduced ResNet for expansion {expansion!r}, only for "
-                f"{', '.join(map(str, factors))}: give the factor instead."
+                f"{', '.join(map(str, factors))}: give a factor instead."
             )
         return factors[expansion]
     if not isinstance(factor, int | float) or not factor >= 1:
@@ -214,7 +223,7 @@ def _reduction_factor(depth, reduction, expansion, factor) -> float:
 _HE = "He et al. 2016, arXiv:1512.03385, Section 4.2"
 _SHIFT = "Wu et al. 2018, arXiv:1711.08141, Section 3.1"
 
-# Parameters for 10 classes and true MACs; with a projection in every block: ours.
+# Parameters for 10 classes and true MACs.
 _RESNETS = {20: (272474, 40813184), 56: (855770, 125747840), 110: (1730714, 253149824)}
 _PROJECTIONS = {20: (283962, 42648192), 56: (900858, 132301440), 110: (1826202, 266781312)}
 _SHIFTRESNETS = {

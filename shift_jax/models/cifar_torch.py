@@ -1,4 +1,4 @@
-"""The CIFAR networks' weights in PyTorch: the authors' code, after Kuang Liu's pytorch-cifar."""
+"""PyTorch layout of the CIFAR networks: the authors' code, based on Kuang Liu's pytorch-cifar."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def shift_layout(arguments: Mapping[str, Any]) -> TorchLayout:
 
 
 def grouped_from_interleaved(variables: Mapping, kernel_size: int = 3) -> dict:
-    """Returns variables whose CSC modules compute in "grouped" order what they did "interleaved".
+    """Returns variables that compute with "grouped" shifts what these did with "interleaved" ones.
 
-    Eq. 9: each module's middle channels are permuted, that is the columns of its first kernel, the
-    statistics of the norm between, and the rows of its second kernel.
+    Eq. 9: permuting the middle channels of a CSC module permutes the columns of its first kernel,
+    the statistics of its first norm, and the rows of its second kernel.
 
     Args:
       variables: nested dicts; a CSC module is a dict with "conv1", "norm1" and "conv2".

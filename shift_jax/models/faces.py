@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class FaceNet(Network, kw_only=True):
-    """A trunk, dropout, a linear embedding without bias, BatchNorm, perhaps a classifier.
+    """A trunk, dropout, a linear embedding without bias, BatchNorm and an optional classifier.
 
     Attributes:
-      trunk: from images to features [B, features], or to feature maps where `features_only`.
+      trunk: maps images to features [B, features], or to feature maps if `features_only`.
       embedding_size: width of the embedding; None leaves it out and returns the trunk's features.
-      dropout: rate before the embedding in training, which needs the RNG "dropout" if above 0.
+      dropout: rate before the embedding in training; above 0 it needs the RNG "dropout".
     """
 
     trunk: Network
@@ -61,15 +61,15 @@ def facenet(
 ) -> FaceNet:
     """FaceNet: Inception-ResNet-v1 with an embedding (Tables 8 and 9).
 
-    Parameters and MACs at 160×160: trunk 22,564,096 and 1,416,744,800; with the 512-d embedding
-    23,482,624 and 1,417,662,304; with a softmax over 10,000 identities 28,612,624, the nearest to
-    Table 9's 28.5 M, and 1,422,782,304.
+    Parameters and MACs at 160×160: the trunk 22,564,096 and 1,416,744,800; with the 512-d embedding
+    23,482,624 and 1,417,662,304; with a softmax over 10,000 identities 28,612,624 (closest to Table
+    9's 28.5 M) and 1,422,782,304.
 
     Args:
       embedding_size, dropout: see `FaceNet`.
       repeats: see `InceptionResNetV1`.
-      num_classes: identities of a softmax after the embedding; 0 returns the embedding, which is
-        not yet L2-normalised.
+      num_classes: number of identities of a softmax after the embedding; 0 returns the embedding,
+        without L2 normalization.
       **common: the other attributes of `shift_jax.models.network.Network`.
     """
     if not isinstance(repeats, list | tuple) or len(repeats) != 3:
@@ -91,9 +91,9 @@ def shiftfacenet(
 ) -> FaceNet:
     """ShiftFaceNet: ShiftNet-C without its classifier, with an embedding (Tables 8 and 9).
 
-    Parameters and MACs at 160×160: trunk 527,136 and 79,257,600; with a 128-d embedding 560,160 and
-    79,290,368; with a 512-d one 659,232 and 79,388,672. Table 9's 0.78 M is ShiftNet-C's own
-    figure, with its ImageNet classifier.
+    Parameters and MACs at 160×160: the trunk 527,136 and 79,257,600; with a 128-d embedding 560,160
+    and 79,290,368; with a 512-d embedding 659,232 and 79,388,672. Table 9's 0.78 M is the size of
+    ShiftNet-C with its ImageNet classifier.
 
     Args:
       embedding_size, dropout: see `FaceNet`.
@@ -122,13 +122,13 @@ def _facenet(trunk, embedding_size, dropout, num_classes, common) -> FaceNet:
 
 
 def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
-    """Tim Esler's facenet-pytorch."""
+    """Returns the layout of Tim Esler's facenet-pytorch."""
     stem = ("1a", "2a", "2b", "3b", "4a", "4b")
     reductions = {"reduction_a": "mixed_6a", "reduction_b": "mixed_7a"}
     outside = {"embedding": "last_linear", "embedding_norm": "last_bn", "classifier": "logits"}
 
     def branch(path: str, is_single: bool) -> str:
-        # A branch that is a single convolution has no number there.
+        # facenet-pytorch does not number the convolution of a branch that has only one.
         b, c, layer = re.fullmatch(r"branch(\d)_conv(\d)/(\w+)", path).groups()
         layer = "bn" if layer == "norm" else layer
         return f"branch{b}.{layer}" if is_single else f"branch{b}.{c}.{layer}"

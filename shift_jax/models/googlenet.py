@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Widths(NamedTuple):
-    """Channels of one Inception module, in the columns of the GoogLeNet paper's Table 1."""
+    """Channels of one Inception module, as in the columns of the GoogLeNet paper's Table 1."""
 
     conv1: int
     reduce3: int
@@ -42,7 +42,7 @@ _STAGES = {
 
 
 class Inception(nn.Module):
-    """1×1, 3×3 and 5×5 convolutions and max pooling side by side, each behind a 1×1."""
+    """Parallel 1×1, 3×3 and 5×5 convolutions and max pooling, the last three with a 1×1 each."""
 
     widths: Widths
     kernel_init: Initializer = he_init

@@ -1,4 +1,4 @@
-"""The trunk of Inception-ResNet-v1, on which FaceNet is built (Tables 8 and 9)."""
+"""The trunk of Inception-ResNet-v1, which FaceNet uses (Tables 8 and 9)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
-# A convolution of a branch: features, kernel, stride; strided ones have no padding.
+# A convolution of a branch: features, kernel size, stride. Strided ones have no padding.
 Convolution = tuple[int, Size, int]
 
 _BLOCK_35 = (((32, 1, 1),), ((32, 1, 1), (32, 3, 1)), ((32, 1, 1), (32, 3, 1), (32, 3, 1)))
@@ -32,7 +32,7 @@ _REDUCTION_B = (
 
 
 class Branches(nn.Module):
-    """Chains of ConvNorm side by side, concatenated; `pool` adds a 3×3 max pooling of stride 2."""
+    """Parallel chains of ConvNorm, concatenated; `pool` adds 3×3 max pooling of stride 2."""
 
     branches: tuple[tuple[Convolution, ...], ...]
     pool: bool = False
@@ -64,12 +64,12 @@ class Branches(nn.Module):
 
 
 class ResidualBranches(nn.Module):
-    """x + scale · 1×1(branches of x), activated.
+    """Computes activation(x + scale · 1×1(branches of x)).
 
     Attributes:
       branches: see `Branches`.
-      scale: of the residual.
-      activation: applied to the sum, or None.
+      scale: factor of the residual.
+      activation: applied to the sum; None leaves it out.
     """
 
     branches: tuple[tuple[Convolution, ...], ...]
@@ -101,10 +101,11 @@ class ResidualBranches(nn.Module):
 class InceptionResNetV1(Network, kw_only=True):
     """Inception-ResNet-v1 (Szegedy et al. 2016, arXiv:1602.07261) up to its 1,792 features.
 
-    22,564,096 parameters; BatchNorm with scale and ε = 0.001; images of 75×75 or more.
+    22,564,096 parameters; BatchNorm with scale and ε = 0.001; images of at least 75×75.
 
     Attributes:
-      repeats: residual blocks at strides 8, 16 and 32; one more without activation ends the last.
+      repeats: number of residual blocks at strides 8, 16 and 32; one more without activation
+        follows the last.
     """
 
     num_classes: int = 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
-# Of each depthwise separable convolution: output channels at width 1 and stride.
+# Output channels (at width 1) and stride of each depthwise separable convolution.
 _BLOCKS = (
     (64, 1),
     (128, 2),

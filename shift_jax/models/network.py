@@ -1,4 +1,4 @@
-"""What the networks of the zoo share: common arguments, feature maps and the classifier."""
+"""What all networks share: their common arguments, feature maps and the classifier."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _INITIALIZERS = {"he": he_init, "pytorch": pytorch_init}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FeatureMap:
-    """The output of one stage of a network; a pytree with one leaf, its array.
+    """The output of one stage of a network; a pytree whose only leaf is the array.
 
     Attributes:
-      name: of the stage.
-      stride: pixels of the image from one row or column of the map to the next.
+      name: name of the stage.
+      stride: distance in image pixels between neighboring rows or columns of the map.
       array: [B, about H / stride, about W / stride, channels].
     """
 
@@ -38,21 +38,21 @@ class FeatureMap:
 
     @property
     def channels(self) -> int:
-        """Channels of the map."""
+        """Number of channels of the map."""
         return self.array.shape[-1]
 
 
 class Network(nn.Module, kw_only=True):
-    """Base of the networks.
+    """Base class of all networks.
 
     Attributes:
       num_classes: width of the classifier; 0 returns the features before it, [B, features].
-      features_only: return a tuple of `FeatureMap`, one for each stage, first stage first.
+      features_only: return a tuple with the `FeatureMap` of each stage, from first to last.
       initialization: "he" (normal with variance 2 / fan_in, zero biases) or "pytorch" (uniform
         within ±1/√fan_in, biases too).
-      dtype: computation type; None is the common type of images and parameters. Logits are
-        float32 whatever it is.
-      param_dtype: type of the parameters.
+      dtype: computation dtype; None is the common dtype of images and parameters. Logits are
+        always float32.
+      param_dtype: dtype of the parameters.
     """
 
     num_classes: int = 1000
@@ -70,12 +70,12 @@ class Network(nn.Module, kw_only=True):
 
     @property
     def kernel_init(self) -> Initializer:
-        """Of all kernels."""
+        """Initializer of all kernels."""
         return _INITIALIZERS[self.initialization]
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer takes from its network."""
+        """Arguments that every layer takes from its network."""
         return {
             "kernel_init": self.kernel_init,
             "dtype": self.dtype,
@@ -83,7 +83,7 @@ class Network(nn.Module, kw_only=True):
         }
 
     def classify(self, x: Float[Array, "b features"]) -> Float[Array, "b num_classes"]:
-        """Returns the float32 logits, or the features themselves where there are no classes."""
+        """Returns float32 logits, or the features themselves if there are no classes."""
         if self.num_classes == 0:
             return x
         x = self.dense(x, self.num_classes, name="classifier")
@@ -92,7 +92,7 @@ class Network(nn.Module, kw_only=True):
     def hidden_layers(
         self, x: Float[Array, "b h w c"], features: int, dropout: float, train: bool
     ) -> Float[Array, "b features"]:
-        """Two linear layers on the flattened map, each with ReLU and dropout (AlexNet, VGG)."""
+        """Applies two linear layers with ReLU and dropout to the flattened map (AlexNet, VGG)."""
         x = x.reshape(x.shape[0], -1)
         for name in ("hidden1", "hidden2"):
             x = nn.relu(self.dense(x, features, name=name))
@@ -100,13 +100,13 @@ class Network(nn.Module, kw_only=True):
         return x
 
     def dense(self, x: Float[Array, "b c"], features: int, name: str) -> Float[Array, "b features"]:
-        """A linear layer with bias."""
+        """Applies a linear layer with bias."""
         bias_init = bias_init_for(self.kernel_init, fan_in=x.shape[-1])
         return nn.Dense(features, bias_init=bias_init, name=name, **self.common)(x)
 
 
 def check_width(width: float, channels: int) -> None:
-    """Raises InputError unless `width` is a factor that leaves at least one of the channels."""
+    """Raises InputError unless a factor of `width` leaves at least one of the channels."""
     if not isinstance(width, int | float) or not 1 / channels <= width < 100:
         raise InputError(
             f"width is {width!r}, expected a number from 1/{channels} to 100, such as 0.5."

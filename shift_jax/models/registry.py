@@ -29,9 +29,9 @@ class Count:
     """Exact size of one configuration of a network.
 
     Attributes:
-      arguments: of `create_model`, `num_classes` perhaps among them; others are the defaults.
-      parameters: trained ones.
-      macs: multiply-accumulates of one image of the record's shape.
+      arguments: of `create_model`, where they are not the defaults.
+      parameters: number of trained parameters.
+      macs: multiply-accumulates for one image of the record's shape.
     """
 
     arguments: Mapping[str, Any]
@@ -48,18 +48,19 @@ class ModelRecord:
 
     Attributes:
       name: as given to `create_model`.
-      build: called with `num_classes=`, the network's own arguments and the common ones.
-      paper: where the network was published.
-      table: of the Shift paper, "" if it is in none.
-      counts: the published configurations, the default one first.
-      image_shape: (height, width, channels) the network was published for.
-      num_classes: default width of the classifier; 0 is none by default, None never one.
+      build: makes the network from `num_classes`, its own arguments and the common ones.
+      paper: publication of the network.
+      table: tables of the Shift paper that list the network; "" if none does.
+      counts: sizes of the published configurations, the default one first.
+      image_shape: (height, width, channels) of the published network's images.
+      num_classes: default width of the classifier; 0 if it has none by default, None if it cannot
+        have one.
       mean, std: of the channels, for pixels in 0..1.
-      torch_layout: from the network's arguments to the layout of its weights in PyTorch; None where
+      crop: fraction of the shorter side that the network's paper keeps of an image to evaluate;
+        `eval.py` resizes the shorter side accordingly and crops the center.
+      torch_layout: maps the network's arguments to the layout of its weights in PyTorch; None if
         no PyTorch implementation is known.
-      keras_source: the source of its weights in Keras, None where there are none.
-      crop: fraction of an image's shorter side that evaluation crops keep in the network's paper;
-        `eval.py` scales the shorter side to the network's size and takes the centre.
+      keras_source: returns the source of the network's weights in Keras; None if Keras has none.
     """
 
     name: str
@@ -77,17 +78,17 @@ class ModelRecord:
 
     @property
     def parameters(self) -> int | None:
-        """Trained parameters of the default configuration, where they are recorded."""
+        """Number of trained parameters of the default configuration, if recorded."""
         return self.counts[0].parameters if self.counts else None
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates of the default configuration for one image of `image_shape`."""
+        """Multiply-accumulates of the default configuration for one image, if recorded."""
         return self.counts[0].macs if self.counts else None
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments that not every network has."""
+        """Names of the arguments of `create_model` that this network has and not every network."""
         parameters = inspect.signature(self.build).parameters.values()
         return tuple(
             p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
@@ -95,12 +96,12 @@ class ModelRecord:
 
     @property
     def help(self) -> str:
-        """What the network is and what its arguments mean."""
+        """Describes the network and its arguments."""
         return inspect.getdoc(getattr(self.build, "func", self.build)) or ""
 
     @property
     def weights(self) -> tuple[WeightRecord, ...]:
-        """Records of the trained weights that come with the package: source, license, accuracy."""
+        """Records of the trained weights in this package: their source, license and accuracy."""
         return tuple(record for record in shipped_weights() if record.model == self.name)
 
 
@@ -108,7 +109,7 @@ _RECORDS: dict[str, ModelRecord] = {}
 
 
 def register(record: ModelRecord) -> None:
-    """Adds a network; raises ValueError when the name is taken."""
+    """Adds a network to the registry; raises ValueError if its name is taken."""
     if record.name in _RECORDS:
         raise ValueError(f"A model named {record.name!r} is already registered.")
     _RECORDS[record.name] = record
@@ -190,21 +191,23 @@ def create_model(name: str, num_classes: int | None = None, **kwargs) -> Network
     if num_classes is None:
         num_classes = record.num_classes
     elif record.num_classes is None:
-        raise InputError(f"Model {name!r} makes images and has no classes: leave num_classes out.")
+        raise InputError(
+            f"Model {name!r} returns images and has no classes: leave num_classes out."
+        )
     elif not isinstance(num_classes, int | np.integer) or num_classes < 0 or num_classes is True:
         raise InputError(
-            f"num_classes is {num_classes!r}, expected a positive integer, or 0 for the features."
+            f"num_classes is {num_classes!r}, expected a positive integer, or 0 for features."
         )
     return record.build(num_classes=int(num_classes or 0), **kwargs)
 
 
 def check_arguments(name: str, arguments: Iterable[str], others: Sequence[str] = ()) -> None:
-    """Raises InputError unless a network has these arguments beside `num_classes`.
+    """Raises InputError unless a network has all of these arguments.
 
     Args:
       name: one of `list_models()`.
-      arguments: their names.
-      others: names that the message may offer too in place of a misspelled argument.
+      arguments: names of arguments other than `num_classes`.
+      others: more names that the message may suggest for a misspelled argument.
     """
     record = model_record(name)
     allowed = [key for key in dict.fromkeys((*record.arguments, *_COMMON)) if key != "num_classes"]

@@ -23,7 +23,7 @@ class BasicBlock(nn.Module):
     Attributes:
       features: output channels.
       middle_factor: the first convolution has int(features / middle_factor) filters.
-      always_project: a projection shortcut even where the shape does not change.
+      always_project: whether the shortcut is a projection even if the shape does not change.
     """
 
     features: int
@@ -83,8 +83,8 @@ class Bottleneck(nn.Module):
     Attributes:
       features: P, channels of the middle; the output has 4P.
       stride: of the middle.
-      middle: None is 3×3-BN-ReLU; else it makes the `CSC` in its place from `features`, `stride`,
-        `shortcut` and what all layers take.
+      middle: None is 3×3-BN-ReLU; otherwise it makes the `CSC` in that place, from `features`,
+        `stride`, `shortcut` and the arguments of all layers.
     """
 
     features: int
@@ -120,14 +120,14 @@ class Bottleneck(nn.Module):
 def torch_block_names(
     outside: Mapping[str, str], inside: Mapping[str, str]
 ) -> Callable[[str], str]:
-    """Returns the map from module paths to PyTorch's names, as all PyTorch ResNets have them.
+    """Returns the map from module paths to the names that PyTorch's ResNets use.
 
-    `group1_block2/norm1` is `layer1.1.bn1`.
+    It maps `group1_block2/norm1` to `layer1.1.bn1`.
 
     Args:
-      outside: PyTorch's names of the modules outside the blocks.
-      inside: its names of the modules in a block, where they are neither the same nor `bn1` for
-        `norm1` and so on.
+      outside: PyTorch names of the modules outside the blocks.
+      inside: PyTorch names of the modules in a block, where they are neither the same as ours nor
+        `bn1` for `norm1` and so on.
     """
     inside = {"norm1": "bn1", "norm2": "bn2", "norm3": "bn3", **inside}
 
@@ -153,7 +153,7 @@ def _shortcut(
     always_project: bool = False,
     features: int | None = None,
 ) -> Array:
-    """The input itself, or its strided 1×1 convolution and BatchNorm where the shape changes."""
+    """Returns the input, or its strided 1×1 convolution and BatchNorm if the shape changes."""
     features = features or block.features
     types = {"dtype": block.dtype, "param_dtype": block.param_dtype}
     if block.stride == 1 and x.shape[-1] == features and not always_project:

@@ -23,8 +23,8 @@ class ResNet50(Network, kw_only=True):
     """7×7 stem of stride 2, 3×3 max pooling, four groups of bottlenecks, average pooling.
 
     Attributes:
-      planes: channels inside the bottlenecks of each group; the stem has the first.
-      blocks: bottlenecks of each group.
+      planes: channels inside the bottlenecks of each group; the stem has as many as the first.
+      blocks: number of bottlenecks of each group.
       middle: of the bottlenecks, see `Bottleneck`.
     """
 
@@ -63,7 +63,8 @@ def resnet50(*, width: float = 1.0, **common) -> ResNet50:
     13,203,719 and 2,058,656,356; 6,917,640 and 1,052,311,552.
 
     Args:
-      width: of all channels, the stem's included: int(64 · width), int(128 · width) …
+      width: factor of all channels, the stem's included: int(64 · width), int(128 · width) and so
+        on.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
     return ResNet50(planes=_planes(width), **common)
@@ -91,7 +92,7 @@ def shiftresnet50(
       **common: as for `resnet50`.
     """
     planes = _planes(width)
-    middle_channels(expansion, planes[0])  # Fails here and not when the network is first used.
+    middle_channels(expansion, planes[0])  # Raises here, not when the network is first used.
     middle = shift_module(module, expansion=expansion, order=order, implementation=implementation)
     return ResNet50(planes=planes, middle=middle, **common)
 

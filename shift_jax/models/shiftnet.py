@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """A strided module that changes the channels, and modules that keep them.
+    """A strided module that changes the number of channels, and modules that keep it.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       kernel_size: of the shifts.
       first_expansion: of the strided module.
-      expansion: of the others.
-      repeats: how many others.
+      expansion: of the other modules.
+      repeats: number of the other modules.
     """
 
     features: int
@@ -47,7 +47,7 @@ class ShiftNet(Network, kw_only=True):
     """7×7 stem of stride 2 without max pooling, four groups of modules, average pooling.
 
     Attributes:
-      stem: channels of the stem.
+      stem: number of channels of the stem.
       groups: see `Group`.
       shortcut: of the strided modules, see `shift_jax.layers.CSC`.
       expansion_reference: channels that expansions multiply, see `shift_jax.layers.CSC`.
@@ -115,20 +115,21 @@ def shiftnet(
 
     - A is Table 6: 4,187,720 parameters, 4,163,144 of them not BatchNorm's; 1,424,306,176 MACs at
       224×224. Strided modules concatenate the average-pooled input.
-    - B has half of all widths, the stem's included: 1,183,000 parameters (1,170,712) and
-      370,956,288 MACs.
+    - B halves all widths, the stem's included: 1,183,000 parameters (1,170,712) and 370,956,288
+      MACs.
     - C has 1, 4, 4 and 3 modules of 32, 64, 128 and 256 channels, E = 1, k = 3: 784,136 parameters
-      (777,800) and 155,600,896 MACs. The published 0.78 M leaves one reading: strided modules make
-      the full width (in → out → out) beside a shortcut without parameters. The counts cannot tell
-      no shortcut from the one used here: average-pooled input, zero-padded in channels and added.
+      (777,800) and 155,600,896 MACs. The published 0.78 M allow only one reading: the path of a
+      strided module has the full width (in → out → out), and its shortcut has no parameters. The
+      counts do not determine the shortcut; here it adds the average-pooled input, zero-padded in
+      channels.
 
     Args:
-      variant: "a", "b" or "c"; registered as `shiftnet_a` …
+      variant: "a", "b" or "c"; registered as `shiftnet_a` and so on.
       module: "csc" or "sc2" (Figure 3).
       order, implementation: see `shift_jax.layers.CSC`.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
-    shift_module(module)  # Fails here and not when the network is first used.
+    shift_module(module)  # Raises here, not when the network is first used.
     return ShiftNet(
         module=module,
         order=order,

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _GROUPS = 3
-# Output channels and units of the three stages.
+# Output channels and number of units of the three stages.
 _STAGES = ((480, 4), (960, 8), (1920, 4))
 
 
 class ShuffleUnit(nn.Module):
     """Grouped 1×1-BN-ReLU, channel shuffle, depthwise 3×3-BN, grouped 1×1-BN, shortcut, ReLU.
 
-    A strided unit makes `features - in` channels and concatenates the average-pooled input.
+    A strided unit computes `features - in` channels and concatenates the average-pooled input.
 
     Attributes:
-      features: output channels; the bottleneck has a quarter of them.
+      features: number of output channels; the bottleneck has a quarter as many.
       stride: of the depthwise convolution.
       first_groups: groups of the first 1×1 convolution.
     """
@@ -87,7 +87,7 @@ class ShuffleNet(Network):
 
 
 def shuffle_channels(x: Float[Array, "b h w c"], groups: int) -> Float[Array, "b h w c"]:
-    """Takes one channel of each group in turn, so that the next grouped layer sees all groups."""
+    """Interleaves the channels of the groups, so that the next grouped layer sees all groups."""
     *space, channels = x.shape
     x = x.reshape(*space, groups, channels // groups)
     return x.swapaxes(-1, -2).reshape(*space, channels)
@@ -96,9 +96,9 @@ def shuffle_channels(x: Float[Array, "b h w c"], groups: int) -> Float[Array, "b
 def shufflenet(**common) -> ShuffleNet:
     """ShuffleNet 2×, g = 3, of Zhang et al. 2018 (Table 7).
 
-    5,450,776 parameters and 524,045,184 MACs at 224×224. The stem has 48 channels and the first
-    1×1 convolution of stage 2 is not grouped. Table 7 estimates 5.6 M; with strided units that
-    make all output channels before the concatenation it would be 5,647,672.
+    5,450,776 parameters and 524,045,184 MACs at 224×224. The stem has 48 channels, and the first
+    1×1 convolution of stage 2 is not grouped. Table 7 estimates 5.6 M parameters; they would be
+    5,647,672 if the path of a strided unit had all output channels.
 
     Args:
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.

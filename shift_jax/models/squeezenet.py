@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
-# Features and kernel of the stem, and the Fire modules in front of which there is a pooling.
+# Features and kernel size of the stem, and the Fire modules that a pooling precedes.
 _VERSIONS = {"1.0": (96, 7, (2, 5, 9)), "1.1": (64, 3, (2, 4, 6))}
 # Squeeze and expand channels of Fire modules 2 to 9.
 _FIRE = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
 
 
 class Fire(nn.Module):
-    """A 1×1 convolution that squeezes, then 1×1 and 3×3 convolutions side by side."""
+    """A 1×1 convolution that squeezes, then parallel 1×1 and 3×3 convolutions that expand."""
 
     squeeze: int
     expand: int
@@ -51,7 +51,7 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(Network, kw_only=True):
-    """Stem, eight Fire modules between three poolings, a 1×1 convolution as classifier, average.
+    """Stem, eight Fire modules, three poolings, a 1×1 convolution as classifier, average pooling.
 
     Attributes:
       version: "1.0" or "1.1".
@@ -104,7 +104,7 @@ def squeezenet(
 
 def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
     is_first = str(arguments.get("version", "1.0")) == "1.0"
-    # Of the Fire modules, in torchvision's sequence of convolutions, ReLUs and poolings.
+    # Where the Fire modules are in torchvision's sequence of convolutions, ReLUs and poolings.
     positions = (3, 4, 5, 7, 8, 9, 10, 12) if is_first else (3, 4, 6, 7, 9, 10, 11, 12)
 
     def name(path: str) -> str:

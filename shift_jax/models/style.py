@@ -21,11 +21,11 @@ Variant = Literal["released", "text"]
 
 
 class Kernels(NamedTuple):
-    """Kernel sizes from the first to the last layer; residual blocks have 3 everywhere.
+    """Kernel sizes of the layers outside the residual blocks, whose kernels are 3×3.
 
     Attributes:
-      down: of the three convolutions that downsample.
-      up: of the three that upsample; the last one changes no size.
+      down: of the first three convolutions, which downsample.
+      up: of the last three, the first two of which upsample.
       keeps_up2: whether the shift network keeps the second upsampling convolution.
     """
 
@@ -42,20 +42,20 @@ _KERNELS = {
 
 RESIDUAL_BLOCKS = 5
 EPSILON = 1e-5
-"""Of the norms."""
+"""The ε of all norms."""
 SMALLEST_SIDE = 5
-"""Pixels: more than any reflection."""
+"""In pixels; larger than the padding of any reflection."""
 
 
 class StyleConv(nn.Module):
-    """A convolution with reflection padding, or a zero-filled shift and pointwise convolution.
+    """A convolution with reflection padding, or a zero-filled shift and a pointwise convolution.
 
     Attributes:
-      features: output channels.
-      kernel_size, stride: of the convolution or of the shift.
-      use_shift: which of the two.
-      upsample: factor of the nearest-neighbour upsampling before it.
-      pad: whether to reflect at the borders; else a convolution's output is smaller.
+      features: number of output channels.
+      kernel_size, stride: of the convolution or the shift.
+      use_shift: whether it is the shift.
+      upsample: factor of the nearest-neighbor upsampling before the convolution.
+      pad: whether the convolution reflects at the borders; otherwise its output is smaller.
       order, implementation: of the shift, see `shift_jax.layers.ShiftConv`.
     """
 
@@ -112,16 +112,15 @@ class StyleConv(nn.Module):
 class StyleTransformer(Network, kw_only=True):
     """Three convolutions down, five residual blocks, three convolutions up; images in and out.
 
-    All but the last are followed by an affine InstanceNorm; residual blocks are conv-norm-ReLU-
-    conv-norm and the sum, without a ReLU after it. The last one has no norm and no activation.
-    Pixels are in 0..255. Sides of [B, H, W, 3] that 4 does not divide come out rounded up to the
-    next multiple.
+    An affine InstanceNorm follows every convolution but the last, which has no activation either.
+    Residual blocks are conv-norm-ReLU-conv-norm and the sum, without a ReLU after it. Pixels are in
+    0..255. The sides of the output are those of the input, rounded up to a multiple of 4.
 
     Attributes:
       kernels: see `Kernels`.
-      use_shift: shifts in place of all convolutions but the first, the last and one more in the
-        released variant. It has no CSC modules: its residual blocks are shift, 1×1, norm,
-        ReLU, shift, 1×1, norm and the sum, SC² (Figure 3) without its last ReLU.
+      use_shift: whether shifts replace all convolutions but the first, the last and, in the
+        released variant, one more. Residual blocks are then SC² (Figure 3) without the last ReLU,
+        not CSC: shift, 1×1, norm, ReLU, shift, 1×1, norm and the sum.
       order, implementation: of the shifts, see `shift_jax.layers.ShiftConv`.
     """
 
@@ -141,7 +140,7 @@ class StyleTransformer(Network, kw_only=True):
 
         def layer(x, name):
             x = StyleConv(name=name, **layers[name])(x)
-            # Not E[x²] − E[x]²: the digits that cancel there are seen in the picture.
+            # E[x²] − E[x]² would cancel digits, which shows in the picture.
             norm = nn.InstanceNorm(
                 use_fast_variance=False, epsilon=EPSILON, name=f"{name}_norm", **types
             )
@@ -164,7 +163,7 @@ class StyleTransformer(Network, kw_only=True):
 
     @nn.nowrap
     def convolutions(self) -> dict[str, dict[str, Any]]:
-        """Returns the arguments of each `StyleConv` by its name, in the order of the layers."""
+        """Returns the arguments of each `StyleConv` by its name, first layer first."""
         down, up = self.kernels.down, self.kernels.up
         shift = self.use_shift
         residual = {
@@ -172,7 +171,7 @@ class StyleTransformer(Network, kw_only=True):
             for index in range(1, RESIDUAL_BLOCKS + 1)
             for number in (1, 2)
         }
-        # Features, kernel size, stride, upsampling before it, and whether it is a shift.
+        # Features, kernel size, stride, factor of the upsampling, and whether it is a shift.
         table = {
             "down1": (32, down[0], 1, 1, False),
             "down2": (64, down[1], 2, 1, shift),
@@ -190,9 +189,9 @@ class StyleTransformer(Network, kw_only=True):
 def style_transformer(*, variant: Variant = "released", **common) -> StyleTransformer:
     """Johnson et al.'s image transformer with InstanceNorm (arXiv:1603.08155, 1607.08022).
 
-    Parameters and MACs at 256×256: 1,974,147 and 18,937,282,560 in the variant of the authors'
+    Parameters and MACs at 256×256: 1,974,147 and 18,937,282,560 for the variant in the authors'
     released code (kernels 9/7/3 … 5/7/9), which is Table 10's 1.9 M; 1,679,235 and 10,078,912,512
-    in the one of the paper's text (9/3/3 … 3/3/9).
+    for the variant in the paper's text (kernels 9/3/3 … 3/3/9).
 
     Args:
       variant: "released" or "text".
@@ -210,10 +209,11 @@ def shift_style_transformer(
 ) -> StyleTransformer:
     """The image transformer with shifts and pointwise convolutions (Table 10).
 
-    Parameters and MACs at 256×256: 302,979 and 8,468,299,776 in the released variant, which is
-    Table 10's 0.3 M and keeps one 7×7 convolution; 204,675 and 2,025,848,832 in the text's. Shifts
-    have the kernel sizes of the convolutions that they replace; of the released variant's 7×7 on
-    32 channels, fewer than its 49 directions, nothing is left but the pointwise convolution.
+    Parameters and MACs at 256×256: 302,979 and 8,468,299,776 for the released variant, which is
+    Table 10's 0.3 M and keeps one 7×7 convolution; 204,675 and 2,025,848,832 for the text's
+    variant. Shifts have the kernel sizes of the convolutions that they replace. The released
+    variant's 7×7 shift of 32 channels has 49 directions, more than channels, so it moves nothing,
+    and only the pointwise convolution remains.
 
     Args:
       variant: as for `style_transformer`.
@@ -263,7 +263,7 @@ for _build, _layout, _paper, _counts in (
             counts=_counts,
             image_shape=(256, 256, 3),
             num_classes=None,
-            # Pixels in 0..255; only the perceptual loss normalises.
+            # The network reads pixels in 0..255; only the perceptual loss normalizes.
             mean=(0.0, 0.0, 0.0),
             std=(1 / 255,) * 3,
             crop=1.0,

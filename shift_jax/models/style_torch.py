@@ -1,4 +1,4 @@
-"""The style transformers' weights in PyTorch: the authors' code, after fast_neural_style."""
+"""PyTorch layout of the style transformers: the authors' code, based on fast_neural_style."""
 
 from __future__ import annotations
 

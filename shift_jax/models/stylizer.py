@@ -1,4 +1,4 @@
-"""A trained style transformer on photos of any size, and those that come with the package."""
+"""Trained style transformers for photos of any size, and those that come with the package."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 MARGIN = 32
-"""Pixels by which a photo is continued on all sides, and which are cut off again."""
+"""Pixels by which a photo is extended on all sides; the output is cropped by as many."""
 _SHIPPED = "shift_style_transformer"
-# In pixels. A CPU takes half the time by tiles, and whole 2.1 GB for a megapixel.
+# In pixels. By tiles, a CPU needs half the time; whole, a megapixel needs 2.1 GB of memory.
 _LARGEST_WHOLE = {"cpu": 65_536}
 _LARGEST_WHOLE_ELSEWHERE = 1_000_000
 
@@ -33,11 +33,11 @@ class Stylizer:
     Args:
       model: a style transformer.
       variables: its variables.
-      tile_size: photos of which one side is longer are taken in tiles of that size; 0 is 256 for
-        those of more than 65,536 pixels, on other devices than CPUs of more than a megapixel.
+      tile_size: photos with a side longer than this are processed in tiles of this size; 0 uses
+        tiles of 256 for photos of more than 65,536 pixels on CPUs, or a megapixel elsewhere.
 
     Attributes:
-      layers: how many calls of `progress` there are for a photo that is taken in tiles.
+      layers: number of calls of `progress` for a photo that is processed in tiles.
     """
 
     def __init__(self, model: StyleTransformer, variables: Mapping[str, Any], tile_size: int = 0):
@@ -51,16 +51,16 @@ class Stylizer:
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the photo in the network's style.
 
-        The network sees a photo that goes on for `MARGIN` pixels as in a mirror: at the borders of
-        what it sees, where shifts bring in zeros, shift networks paint stripes and rings. Johnson
-        et al. continued photos too, by 40 pixels.
+        The network sees the photo reflected by `MARGIN` pixels at its borders: where shifts bring
+        in zeros, shift networks paint stripes and rings. Johnson et al. also extended photos, by 40
+        pixels.
 
         Args:
           pixels: RGB.
-          progress: called with the name of each layer that is done, where there are tiles.
+          progress: called with the name of each finished layer if the photo is tiled.
 
         Raises:
-          InputError: the network's colours are not finite.
+          InputError: the network's colors are not finite.
         """
         height, width = pixels.shape[:2]
         image = np.pad(pixels, [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)], mode="symmetric")
@@ -73,13 +73,13 @@ class Stylizer:
         output = output[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
         if not np.isfinite(output).all():
             raise InputError(
-                "The network makes colours that are not finite, so that its training must have "
-                "failed: take an earlier checkpoint, or train it anew."
+                "The network paints colors that are not finite, so its training must have failed: "
+                "use an earlier checkpoint, or train it again."
             )
         return np.rint(output).clip(0, 255).astype(np.uint8)
 
     def takes_whole(self, height: int, width: int) -> bool:
-        """Whether a photo of that size is not cut into tiles."""
+        """Whether a photo of this size is processed as a whole, without tiles."""
         if self._tile_size:
             return max(height, width) <= self._tile_size
         limit = _LARGEST_WHOLE.get(jax.default_backend(), _LARGEST_WHOLE_ELSEWHERE)
@@ -92,7 +92,7 @@ def style_names() -> list[str]:
 
 
 def load_style(name: str, tile_size: int = 0) -> Stylizer:
-    """Returns a style that comes with the package; InputError names them all for another one."""
+    """Returns a style that comes with the package; InputError for an unknown name lists them."""
     names = style_names()
     if name not in names:
         raise InputError(

@@ -1,12 +1,12 @@
-"""The style transformers on images larger than memory allows: layer by layer, and by tiles.
+"""Style transformers for images that do not fit in memory: layer by layer, in tiles.
 
-What a network makes of a whole image (`StyleTransformer.__call__`) and what it makes here are the
-same but for rounding: nothing is approximated, and no seam is left. Each convolution runs over
-tiles of the whole activations of the layer before, which lie in the host's memory or in a
-temporary file. A tile is read with a halo as wide as this one convolution sees. Only beyond the
-image's true borders is it made up: by reflection for a convolution, of zeros for a shift. Each
-InstanceNorm gets mean and variance of the whole image, from those of the tiles (Chan, Golub and
-LeVeque 1983, Eq. 2.1), before the next convolution begins. So every layer is computed once.
+The result equals that of the whole image (`StyleTransformer.__call__`) up to rounding: nothing is
+approximated, and there are no seams. Each convolution runs over tiles of the previous layer's whole
+activations, which are in host memory or in a temporary file. Each tile is read with a halo as wide
+as the convolution's reach. Only beyond the image's borders is the halo filled in: by reflection for
+a convolution, with zeros for a shift. Each InstanceNorm uses the mean and variance of the whole
+image, which follow from those of the tiles (Chan, Golub and LeVeque 1983, Eq. 2.1), before the next
+convolution begins. So every layer is computed only once.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
 MEMORY_BYTES = 2_500_000_000
-"""For activations at one time: enough for 12 megapixels."""
+"""Limit for all activations in memory at once; enough for 12 megapixels."""
 TILE_SIZE = 256
-"""The arrays of a tile stay below 100 megabytes."""
-_STRIP_BYTES = 24_000_000  # Less than the 32 from which the C library asks the system each time.
+"""In pixels; keeps the arrays of a tile below 100 megabytes."""
+_STRIP_BYTES = 24_000_000  # From 32 MB on, malloc asks the system for every array.
 
 
 def stylize_by_tiles(
@@ -60,24 +60,24 @@ def stylize_by_tiles(
       model: a style transformer.
       variables: its variables.
       image: pixels in 0..255 of any dtype, both sides 5 or more.
-      tile_size: largest side of the tiles, in pixels of each layer's output.
-      memory_bytes: activations that would take more than this lie in a temporary file, in the
-        folder that `tempfile.gettempdir()` names, of up to 192 bytes for each pixel of the image.
-      progress: called with the name of each convolution that is done.
+      tile_size: largest side of a tile, in pixels of each layer's output.
+      memory_bytes: activations beyond this limit go to temporary files in `tempfile.gettempdir()`,
+        which need up to 192 bytes for each pixel of the image.
+      progress: called with the name of each finished convolution.
 
     Returns:
       float32, the sides rounded up to the next multiple of 4.
 
     Raises:
       InputError: an image that does not fit the network, or a `tile_size` below 1.
-      OSError: no room for the temporary file.
+      OSError: not enough disk space for a temporary file.
     """
     positive_int("tile_size", tile_size)
     check_images(image[None], smallest=SMALLEST_SIDE)
     if image.shape[2] != 3 or model.features_only:
         raise InputError(
-            f"The image has {image.shape[2]} channels and features_only is {model.features_only}: "
-            "stylize_by_tiles takes RGB images and networks that return images."
+            f"The image has {image.shape[2]} channels and features_only is {model.features_only}, "
+            "expected an RGB image and a network that returns images."
         )
     params, convolutions = variables["params"], model.convolutions()
     scratch = _Scratch(memory_bytes)
@@ -98,14 +98,14 @@ def stylize_by_tiles(
         y = layer(x, f"residual{index}_conv1")
         y = layer(y, f"residual{index}_conv2", relu=False)
         x = _finished(y, x, tile_size)
-    del y  # Its memory is that of `x`, for which the next layers have no use.
+    del y  # It would keep the memory of `x` alive during the next layers.
     for name in ("up1", "up2", "up3"):
         x = layer(x, name)
     return x.array.astype(np.float32, copy=False)
 
 
 class _Norm(NamedTuple):
-    """What an InstanceNorm does once the statistics are known, each (C,) in float32."""
+    """An InstanceNorm with known statistics; each field is float32 (C,)."""
 
     mean: np.ndarray
     multiplier: np.ndarray
@@ -113,7 +113,7 @@ class _Norm(NamedTuple):
 
 
 class _Activations(NamedTuple):
-    """Activations of the whole image, perhaps with a norm and a ReLU that are still to be done."""
+    """Activations of the whole image, and the norm and ReLU still to be applied to them."""
 
     array: np.ndarray
     """[H, W, C]."""
@@ -122,13 +122,13 @@ class _Activations(NamedTuple):
 
 
 class _Scratch:
-    """Makes arrays for activations, in a temporary file where memory would not do."""
+    """Allocates arrays for activations, in temporary files once the memory limit is reached."""
 
     def __init__(self, memory_bytes: int):
         self._free_bytes = memory_bytes
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Returns an array without content; its memory is free again when it is not used."""
+        """Returns an uninitialized array; its memory counts as free once nothing refers to it."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if size <= self._free_bytes:
             array = np.empty(shape, dtype)
@@ -137,7 +137,7 @@ class _Scratch:
             return array
         with tempfile.TemporaryFile(prefix="shift_jax_") as file:
             if hasattr(os, "posix_fallocate"):
-                # A full disk is an error here, and the end of the process when a page is written.
+                # Here a full disk raises an error; later, writing a page would kill the process.
                 try:
                     os.posix_fallocate(file.fileno(), 0, size)
                 except OSError as error:
@@ -207,9 +207,9 @@ def _tile(
     halo: int,
     size: tuple[int, int],
 ) -> tuple[Array, Array, Array]:
-    """Returns one tile of a convolution's output, and the mean and squared deviations of it."""
+    """Returns one tile of a convolution's output, its mean and its sum of squared deviations."""
     x = _normalized(x, norm, relu)
-    # After the norm: a shift sees 0 beyond the border, and not what the norm makes of it.
+    # After the norm: beyond the border a shift sees 0, not the norm of 0.
     x = jnp.where(inside[..., None], x, 0)
     y = _in_strips(partial(convolution.apply, {"params": params}), x, convolution, size, halo)
     rows, columns = (jnp.arange(n) < limit for n, limit in zip(size, counted, strict=True))
@@ -229,15 +229,15 @@ def _in_strips(
 ) -> Array:
     """Returns a convolution's output [*size, C] for the tile `x`, which has its halo.
 
-    XLA copies the window of each pixel for a convolution on a CPU. In one piece, those of a tile
-    would be several times the whole tile, in memory that is new each time: on two cores the system
-    took longer to provide it than the convolution took.
+    On a CPU, XLA copies the window of each pixel before a convolution. For a whole tile the copies
+    are several times as large as the tile, and their memory is allocated anew each time: on two
+    cores that took longer than the convolution itself.
     """
     kernel_size, stride = convolution.kernel_size, convolution.stride
     if convolution.use_shift:
-        # What comes into the tile from beyond it is only in what is cut off here.
+        # What the shift brings in from beyond the tile is all cropped here.
         return convolve(x[None])[0, halo : halo + size[0], halo : halo + size[1]]
-    # A convolution needs no halo that the stride divides: it has no padding here.
+    # A convolution has no padding here, so its halo need not be a multiple of the stride.
     skipped = halo * stride - kernel_size // 2
     x = x[skipped:, skipped:]
     window_bytes = 4 * kernel_size**2 * x.shape[-1]
@@ -254,7 +254,7 @@ def _in_strips(
 
 
 def _finished(x: _Activations, residual: _Activations | None, tile_size: int) -> _Activations:
-    """Does the norm and ReLU that `x` misses and adds a residual, in the memory of `x`."""
+    """Applies the pending norm and ReLU of `x` and adds a residual, in place."""
     array = x.array
     rows = max(1, tile_size**2 // array.shape[1])
     for start in range(0, len(array), rows):
@@ -271,7 +271,7 @@ def _finished_strip(x: Array, norm: _Norm, residual: Array | None, *, relu: bool
 
 
 def _normalized(x: Array, norm: _Norm | None, relu: bool) -> Array:
-    """Does the norm and ReLU that activations still miss, in float32 at least."""
+    """Applies a pending norm and ReLU, in float32 or a wider dtype."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if norm is not None:
         x = (x - norm.mean) * norm.multiplier + norm.offset
@@ -279,7 +279,7 @@ def _normalized(x: Array, norm: _Norm | None, relu: bool) -> Array:
 
 
 def _norm(moments: Moments, params: Mapping[str, Any]) -> _Norm:
-    """The InstanceNorm of an image with these moments."""
+    """Returns the InstanceNorm of an image with these moments."""
     variance = moments.squares / moments.count
     scale, offset = (np.asarray(params[name], np.float32) for name in ("scale", "bias"))
     multiplier = scale / np.sqrt(variance + EPSILON)

@@ -1,4 +1,4 @@
-"""Convolutions of whole images by tiles: which pixels a tile reads, and statistics over all."""
+"""Tiles of a convolution: which pixels each one reads, and statistics of all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Moments:
     """Count, mean and sum of squared deviations of some pixels, for each channel.
 
     Attributes:
-      count: of the pixels.
+      count: number of pixels.
       mean, squares: float64 (C,).
     """
 
@@ -37,11 +37,11 @@ class Span(NamedTuple):
     """A tile along one side of an image.
 
     Attributes:
-      start, stop: the pixels of the convolution's output that the tile is for.
-      positions: the pixels of the input that it reads, int [n], those of the halo among them; n is
-        the same for all tiles.
-      inside: bool [n], whether they lie within the image or are reflected into it; the others are
-        to be zeros, and their position may be any.
+      start, stop: range of the output pixels that the tile computes.
+      positions: int [n], the input pixels that the tile reads, including its halo; n is the same
+        for all tiles.
+      inside: bool [n], whether each position lies in the image or is reflected into it. The others
+        stand for zeros, and their position is arbitrary.
     """
 
     start: int
@@ -52,14 +52,14 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One side of an image and what a convolution makes of it.
+    """One side of an image that a convolution reads.
 
     Attributes:
       length: of the input, in pixels.
       kernel_size, stride: of the convolution.
-      upsample: factor of the nearest-neighbour upsampling before it.
-      reflect: whether it reflects at the borders, or else has zeros beyond.
-      tile_size: largest size of the tiles of the output.
+      upsample: factor of the nearest-neighbor upsampling before the convolution.
+      reflect: whether the convolution reflects at the borders; otherwise it pads with zeros.
+      tile_size: largest length of an output tile, in pixels.
     """
 
     length: int
@@ -71,26 +71,26 @@ class Side:
 
     @property
     def output_length(self) -> int:
-        """Pixels of the output."""
+        """Length of the output, in pixels."""
         return -(-self.length * self.upsample // self.stride)
 
     @property
     def tile(self) -> int:
-        """Pixels of the output in each tile: as few as do with the same number of tiles."""
+        """Length of each output tile: the smallest one for this number of tiles."""
         tiles = -(-self.output_length // self.tile_size)
         return -(-self.output_length // tiles)
 
     @property
     def halo(self) -> int:
-        """Pixels of the output that a tile has too much before its own."""
+        """Number of extra output pixels before those of a tile."""
         return -(-(self.kernel_size // 2) // self.stride)
 
     def spans(self) -> Iterator[Span]:
         """Yields the tiles in order."""
         upsampled = self.length * self.upsample
         for start in range(0, self.output_length, self.tile):
-            # The halo is a multiple of the stride, so that a tile keeps the rows that the image
-            # keeps: 0, s, 2s, …
+            # The halo is a multiple of the stride, so a tile keeps the rows that the image keeps:
+            # 0, s, 2s, …
             first = self.stride * (start - self.halo)
             last = self.stride * (start + self.tile - 1) + self.kernel_size // 2
             at = np.arange(first, last + 1)
@@ -99,6 +99,6 @@ class Side:
                 at = np.where(at < 0, -at, at)
                 at = np.where(at >= upsampled, 2 * (upsampled - 1) - at, at)
                 inside = np.ones_like(inside)
-            # What makes the last tile as long as the others may be anything.
+            # Any pixels may extend the last tile to the length of the others.
             at = at.clip(0, upsampled - 1) // self.upsample
             yield Span(start, min(start + self.tile, self.output_length), at, inside)

@@ -23,20 +23,20 @@ WIDTHS = (64, 128, 256, 512, 512)
 """Channels of the convolutions of each block."""
 CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of each block, by the depth."""
-# Keras's weights were trained by Caffe on BGR pixels in 0..255 less these means, here as RGB.
+# Keras's weights come from Caffe, whose input is BGR pixels in 0..255 minus these means (of RGB).
 _KERAS_MEAN = (123.68, 116.779, 103.939)
 
 
 class VGG(Network, kw_only=True):
     """Five blocks of 3×3 convolutions and max pooling, two hidden layers, classifier.
 
-    Images of other sizes than 224×224 are pooled to 7×7 before the hidden layers, as
-    torchvision does. The feature maps are the blocks' last ones before their pooling.
+    Maps of images that are not 224×224 are pooled to 7×7 before the hidden layers, as in
+    torchvision. The feature maps are those before the pooling of each block.
 
     Attributes:
-      convolutions: of each block; they are named `block1_conv1` ….
+      convolutions: number of convolutions of each block; their names are `block1_conv1` and so on.
       hidden_features: width of the two hidden layers.
-      dropout: rate after each of them in training, which needs the RNG "dropout".
+      dropout: rate after each hidden layer in training, which needs the RNG "dropout".
     """
 
     convolutions: tuple[int, ...]
@@ -99,8 +99,8 @@ def torch_layout(depth: int, arguments: Mapping[str, Any]) -> TorchLayout:
 def keras_source() -> Source:
     """Returns the source of Keras's tensors, named as `block1_conv1.kernel`, `fc1.bias`.
 
-    Keras's networks read BGR pixels. Reversing the input channels of the first kernel makes them
-    read RGB.
+    Keras's networks read BGR pixels; reversing the input channels of the first kernel makes them
+    read RGB pixels.
     """
     names = {"hidden1": "fc1", "hidden2": "fc2", "classifier": "predictions"}
 

@@ -1,4 +1,4 @@
-"""Reads the convolutions of VGG-16 and VGG-19, whose features perceptual losses compare."""
+"""Reads the convolutions of VGG-16 and VGG-19, which perceptual losses use as features."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors
 from shift_jax.weights.torch.file import read_torch
 
-# RGB, as torchvision's transforms have them: of IMAGENET1K_V1, and of IMAGENET1K_FEATURES, which
-# are the weights of Caffe with their channels already reversed.
+# Mean and deviation of RGB pixels in torchvision's transforms: for IMAGENET1K_V1, and for
+# IMAGENET1K_FEATURES, which are Caffe's weights with their channels reversed already.
 _TORCHVISION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TORCHVISION_FEATURES = ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3)
 _TORCHVISION_FILES = {16: "vgg16-397923af.pth", 19: "vgg19-dcbb9e9d.pth"}
@@ -32,14 +32,13 @@ _TORCHVISION_FILES = {16: "vgg16-397923af.pth", 19: "vgg19-dcbb9e9d.pth"}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class VggFeatures:
-    """The first convolutions of a VGG, and how their input is normalised; a pytree.
+    """The first convolutions of a VGG and the normalization of their input; a pytree.
 
-    The input of the first convolution is (pixels - mean) / std, of RGB pixels in 0..255.
+    The input of the first convolution is (pixels − mean) / std, for RGB pixels in 0..255.
 
     Attributes:
-      kernels: by names `block1_conv1` …, the kernel, float32 [3, 3, in, out], and bias [out].
-      mean: of each channel, R, G, B, in pixel values; float32 [3].
-      std: what the difference is divided by; float32 [3].
+      kernels: float32 kernel [3, 3, in, out] and bias [out] by the names `block1_conv1` and so on.
+      mean, std: of the channels R, G and B, for pixels in 0..255; float32 [3].
       depth: 16 or 19.
     """
 
@@ -50,18 +49,18 @@ class VggFeatures:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that can be computed, `relu1_1` …, in their order."""
+        """The layers that can be computed, from `relu1_1` on."""
         return tuple(_layer(name) for name in sorted(self.kernels))
 
 
 def vgg_layers(depth: int) -> tuple[str, ...]:
     """Returns the names of VGG's convolutions with their ReLU, `relu1_1` … `relu5_3` or `relu5_4`.
 
-    The names are those of Johnson et al., ECCV 2016; the depths, configurations D and E of Simonyan
-    and Zisserman 2015, Table 1.
+    The names are those of Johnson et al., ECCV 2016. Depths 16 and 19 are configurations D and E of
+    Simonyan and Zisserman 2015, Table 1.
 
     Raises:
-      InputError: another depth than 16 or 19.
+      InputError: a depth other than 16 or 19.
     """
     check_choice("The depth of VGG", depth, tuple(CONVOLUTIONS))
     return tuple(
@@ -74,30 +73,30 @@ def vgg_layers(depth: int) -> tuple[str, ...]:
 def read_vgg_features(path: str | os.PathLike, depth: int, layers: Iterable[str]) -> VggFeatures:
     """Reads the convolutions that `layers` need from a file of VGG's weights.
 
-    Each origin has its own pixels: torchvision's weights read RGB with ImageNet's mean and
-    deviation (but its IMAGENET1K_FEATURES, known by a classifier of NaNs, only less a mean); Keras'
-    read BGR less `KERAS_VGG_MEAN`, and their first kernel's inputs are reversed here; our own
-    files' config says it.
+    Weights of each origin read different pixels. torchvision's read RGB pixels normalized by
+    ImageNet's mean and deviation; its IMAGENET1K_FEATURES, recognized by a classifier of NaNs, only
+    subtract a mean. Keras's read BGR pixels minus a mean, so the inputs of their first kernel are
+    reversed here. Files of this package have the normalization in their config.
 
     Args:
-      path: torchvision's `.pth`, Keras' `.h5` or an `.npz` with its names, with or without the
-        classifier, or a `.safetensors` of `export_safetensors`. Convolutions after the deepest of
+      path: a file of torchvision or Keras (`.h5`, or `.npz` with its names), with or without the
+        classifier, or a `.safetensors` of `shift-jax export`. Convolutions after the deepest of
         `layers` may be missing.
       depth: 16 or 19.
-      layers: names out of `vgg_layers(depth)`, in any order.
+      layers: names from `vgg_layers(depth)`, in any order.
 
     Returns:
       The convolutions up to the deepest layer, as numpy arrays.
 
     Raises:
-      InputError: an unknown depth or layer; no such file, a file that cannot be read, of another
-        network or the other depth, or that ends before the deepest layer.
+      InputError: an unknown depth or layer; a file that does not exist, cannot be read, is of
+        another network or depth, or ends before the deepest layer.
     """
     known = vgg_layers(depth)
     layers = tuple(layers)
     if not layers:
         raise InputError(
-            f"No layers of VGG-{depth} were asked for: name at least one of {', '.join(known)}."
+            f"No layers of VGG-{depth} are given: name at least one of {', '.join(known)}."
         )
     for layer in layers:
         check_choice(f"A layer of VGG-{depth}", layer, known)
@@ -120,9 +119,9 @@ class _Content:
     """What a file holds.
 
     Attributes:
-      tensors: by the names of their origin.
-      source: their origin, for a depth.
-      pattern: matches the names of all tensors in front of the classifier.
+      tensors: by the names that their origin uses.
+      source: returns the source of the tensors for a depth.
+      pattern: matches the names of all tensors before the classifier.
       mean, std: of RGB pixels in 0..1.
     """
 
@@ -155,7 +154,7 @@ def _read(path: Path) -> _Content:
         return _torch(tensors)
     source = convert.our_source()
     pattern = r"[^/]+/(?!hidden|classifier).*"
-    return _Content(tensors, lambda _: source, pattern, *_normalisation(path, metadata))
+    return _Content(tensors, lambda _: source, pattern, *_normalization(path, metadata))
 
 
 def _torch(tensors: Mapping[str, np.ndarray]) -> _Content:
@@ -171,7 +170,7 @@ def _torch(tensors: Mapping[str, np.ndarray]) -> _Content:
     )
 
 
-def _normalisation(path: Path, metadata: Mapping[str, str]) -> tuple[tuple, tuple]:
+def _normalization(path: Path, metadata: Mapping[str, str]) -> tuple[tuple, tuple]:
     try:
         data = json.loads(metadata["config"])["data"]
         mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
@@ -179,8 +178,8 @@ def _normalisation(path: Path, metadata: Mapping[str, str]) -> tuple[tuple, tupl
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} does not say how the pixels of RGB images are normalised, expected a file of "
-            "shift-jax export: take that, or torchvision's or Keras' weights."
+            f"{path} does not say how to normalize RGB pixels, expected a file that shift-jax "
+            "export wrote: use such a file, or weights of torchvision or Keras."
         ) from error
     return mean, std
 
@@ -190,33 +189,33 @@ def _check_network(path: Path, content: _Content, depth: int, deepest: str) -> N
     present = {name for name in content.tensors if re.fullmatch(content.pattern, name)}
 
     def is_start_of(other: int) -> bool:
-        is_even = len(present) % 2 == 0  # No kernel without its bias.
+        is_even = len(present) % 2 == 0  # Every kernel has its bias.
         return bool(present) and is_even and present == set(content.names(other)[: len(present)])
 
     if not is_start_of(depth):
         for other in CONVOLUTIONS:
             if is_start_of(other):
                 raise InputError(
-                    f"{path} is of VGG-{other}, but VGG-{depth} is to be read: choose the depth "
-                    f"{other}, or a file of VGG-{depth}."
+                    f"{path} is of VGG-{other}, expected VGG-{depth}: choose the depth {other}, or "
+                    f"a file of VGG-{depth}."
                 )
         names = present or list(content.tensors)
         other = min((name for name in names if name not in content.names(depth)), default="")
         what = f"it has {other[:100]!r}" if other else "some of its convolutions are missing"
         raise InputError(
-            f"{path} is of another network than VGG-{depth} without BatchNorm ({what}): name a "
-            f"file of VGG-{depth}'s weights from torchvision or Keras."
+            f"{path} is not of VGG-{depth} without BatchNorm ({what}): use a file of VGG-{depth} "
+            "from torchvision or Keras."
         )
     last = vgg_layers(depth)[len(present) // 2 - 1]
     if deepest not in vgg_layers(depth)[: len(present) // 2]:
         raise InputError(
-            f"{path} ends with {_convolution(last)} of VGG-{depth}, but {deepest} was asked for: "
+            f"{path} ends with {_convolution(last)} of VGG-{depth}, before the layer {deepest}: "
             f"choose layers up to {last}, or a file of the whole network."
         )
 
 
 def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[str, Any]:
-    """Returns the first `count` convolutions, after a look at their shapes."""
+    """Returns the first `count` convolutions, after a check of their shapes."""
     source, shapes, used = content.source(depth), {}, {}
     channels = 3
     for layer in vgg_layers(depth)[:count]:
@@ -227,9 +226,9 @@ def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[st
             used[key] = array = content.tensors[key]
             if array.ndim != len(shape) or reorder(array).shape != shape:
                 raise InputError(
-                    f"{path} is of another network than VGG-{depth} ({key!r} has shape "
-                    f"{array.shape}, not the {leaf} of {width} filters on {channels} channels): "
-                    f"name a file of VGG-{depth}'s weights from torchvision or Keras."
+                    f"{path} is not of VGG-{depth} ({key!r} has shape {array.shape}, which is no "
+                    f"{leaf} of {width} filters on {channels} channels): use a file of "
+                    f"VGG-{depth} from torchvision or Keras."
                 )
         shapes[name] = {"conv": {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in leaves.items()}}
         channels = width
@@ -245,7 +244,7 @@ def _how_to_get(path: str | os.PathLike, depth: int) -> str:
         f"There is no file {str(path)!r} with the weights of VGG-{depth}, which the perceptual "
         f"loss needs: download torchvision's https://download.pytorch.org/models/"
         f"{_TORCHVISION_FILES[depth]} (torchvision.models.{name}(weights='DEFAULT') fetches the "
-        "same) or Keras' https://storage.googleapis.com/tensorflow/keras-applications/"
+        "same) or Keras's https://storage.googleapis.com/tensorflow/keras-applications/"
         f"{name}/{name}_weights_tf_dim_ordering_tf_kernels_notop.h5, and set style.vgg_weights to "
         "where it is."
     )

@@ -17,7 +17,7 @@ Reorder = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """How tensors of one origin are named and laid out.
+    """Names and layouts of the tensors of one origin.
 
     Attributes:
       name: of the origin, for messages.
@@ -63,14 +63,14 @@ class MisfitError(InputError):
 def without_shared_prefixes(
     tensors: Mapping[str, np.ndarray], expected: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the tensors without what wrappers put before all of their names.
+    """Returns the tensors without the prefixes that wrappers gave to all of their names.
 
-    `DataParallel` puts `module.` there, `torch.compile` `_orig_mod.`, Lightning the attribute that
-    holds the network; several may have done so.
+    `DataParallel` prepends `module.`, `torch.compile` prepends `_orig_mod.`, and Lightning prepends
+    the attribute that holds the network. Wrappers may be nested.
 
     Args:
       tensors: by their names in the file.
-      expected: names of the network's tensors; as soon as one of them is there, all names stay.
+      expected: names of the network's tensors; once one of them appears, no prefix is left.
     """
     tensors = dict(tensors)
     while tensors and not any(name in tensors for name in expected):
@@ -86,7 +86,7 @@ def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sou
 
     Args:
       tensors: by the source's names.
-      shapes: the variables to make, anything with a shape as leaves.
+      shapes: the variables to return, with anything that has a shape as leaves.
       source: of the tensors.
 
     Raises:
@@ -126,7 +126,7 @@ def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sou
 def expected_tensors(
     shapes: Mapping, source: Source
 ) -> Iterator[tuple[str, Reorder, tuple[int, ...]]]:
-    """Yields the name of each tensor of a network, and what `fits` takes with it.
+    """Yields the name of each tensor of a network, and the other arguments of `fits`.
 
     Args:
       shapes, source: as for `to_variables`.
@@ -136,12 +136,12 @@ def expected_tensors(
 
 
 def fits(tensor: np.ndarray, reorder: Reorder, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor has the shape of our variable once it is in our layout."""
+    """Whether a tensor has the shape of our variable after it is reordered."""
     return _in_our_layout(tensor, reorder, shape).shape == shape
 
 
 def class_count(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Source) -> int | None:
-    """Returns the classes of a file's classifier, None where it has none.
+    """Returns the number of classes of a file's classifier, None if it has none.
 
     Args:
       tensors, source: as for `to_variables`.
@@ -155,14 +155,14 @@ def class_count(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sour
 
 
 def image_channels(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Source) -> int:
-    """Returns the channels of the images that a file's network takes.
+    """Returns the number of channels of the images that a file's network reads.
 
     Args:
       tensors, source: as for `to_variables`.
       shapes: of the network for RGB images.
     """
     for path, leaf in _leaves(shapes["params"]):
-        # Of all kernels, only the first one reads three channels.
+        # Only the first kernel reads three channels.
         if path[-1] == "kernel" and len(leaf.shape) == 4 and leaf.shape[2] == 3:
             name, reorder = source.tensor("/".join(path[:-1]), "kernel")
             kernel = tensors.get(name)
@@ -179,7 +179,7 @@ def _in_our_layout(tensor: np.ndarray, reorder: Reorder, shape: tuple[int, ...])
 
 
 def _checked(name: str, tensor: np.ndarray, reorder: Reorder, shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor in our layout and float32; an error if it is not what it should be."""
+    """Returns the tensor in our layout as float32; raises InputError if it is not as expected."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise InputError(
             f"Tensor {name!r} is of type {tensor.dtype}, expected floating-point numbers: give a "

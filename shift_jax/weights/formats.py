@@ -15,9 +15,9 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def format_of(path: str | os.PathLike) -> Format:
-    """Returns the format of a file of weights.
+    """Returns the format of a weight file.
 
-    A file of none of these formats is "torch", whose reader says what it found instead.
+    A file of no known format counts as "torch": that reader's message says what the file is.
 
     Raises:
       InputError: the file cannot be read.
@@ -38,7 +38,7 @@ def format_of(path: str | os.PathLike) -> Format:
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Whether a file with these first bytes has the length and the JSON of safetensors."""
+    """Whether the first bytes of a file are the length and the JSON header of safetensors."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40
 
 

@@ -1,4 +1,4 @@
-"""Reads the weight files of Keras, HDF5 or npz, by names such as `block1_conv1.kernel`."""
+"""Reads weight files of Keras (HDF5 or npz) by names such as `block1_conv1.kernel`."""
 
 import math
 import os
@@ -19,9 +19,9 @@ _EXPECTED = (
     "expected Keras weights as .h5 or .npz, with names such as block1_conv1/kernel: save or "
     "download them again"
 )
-# Beside the weights in the file of a whole model.
+# Groups of a whole model's file that are not weights.
 _NOT_WEIGHTS = {"optimizer_weights", "optimizer", "seed_generator", "metrics"}
-# Of Keras 3, which numbers the arrays of a layer; those of other layers keep their numbers.
+# Keras 3 numbers the arrays of a layer. Only layers with a kernel get names for their numbers.
 _NUMBERED = {"0": "kernel", "1": "bias"}
 
 
@@ -29,13 +29,13 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the weights of a Keras file: HDF5 (`.h5`, `.hdf5`, `.weights.h5`) or `.npz`.
 
     Returns:
-      The arrays in Keras' own layout (kernels as height, width, input, output) by the names
-      `LAYER.kernel`, `LAYER.bias` and so on: `block1_conv1.kernel`, `fc1.bias`. Keras 3 numbers
-      the arrays of its layers; what the numbers mean is known for those with a kernel of two
-      dimensions or more and at most a bias, the others are `LAYER.0`, `LAYER.1`, ...
+      The arrays in Keras's layout (kernels [height, width, input, output]) by the names
+      `LAYER.kernel`, `LAYER.bias` and so on, such as `block1_conv1.kernel` or `fc1.bias`. Keras 3
+      numbers the arrays of a layer: if they are a kernel of at least two dimensions and at most a
+      bias, they get these names; otherwise they are `LAYER.0`, `LAYER.1` and so on.
 
     Raises:
-      InputError: The file cannot be read, is damaged, or of another format; or h5py is missing.
+      InputError: the file cannot be read, is damaged or has another format; or h5py is missing.
     """
     path = Path(path)
     try:
@@ -54,7 +54,7 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except OSError as error:
         why = error.strerror or str(error)
         raise InputError(f"{path} cannot be read ({why}); {_EXPECTED}.") from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:  # All of these are h5py's.
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:  # h5py raises all of these.
         raise InputError(
             f"{path} cannot be read as Keras weights: {error}; {_EXPECTED}."
         ) from error
@@ -72,7 +72,7 @@ def _read_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
             for entry in entries:
                 name = entry.filename.removesuffix(".npy")
                 if name == entry.filename:
-                    raise ValueError(f"{name[:100]!r} in it is no array")
+                    raise ValueError(f"{name[:100]!r} in it is not an array")
                 layer, _, leaf = name.replace("/", ".").rpartition(".")
                 if not layer:
                     raise ValueError(f"array {name[:100]!r} is not named LAYER.kernel or alike")
@@ -85,7 +85,7 @@ def _read_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
 
 
 def _read_npy(file: Any, name: str, file_bytes: int) -> np.ndarray:
-    """Reads an array of which the header may lie; `np.load` would allocate what it says."""
+    """Reads an array whose header may lie; `np.load` would allocate whatever it says."""
     label = f"array {name[:100]!r}"
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -110,19 +110,19 @@ def _read_hdf5(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
         import h5py
     except ImportError as error:
         raise InputError(
-            f"{path} is an HDF5 file, and h5py, which reads them, is not installed; "
-            "run: pip install h5py"
+            f"{path} is an HDF5 file, which needs h5py, and that is not installed: run "
+            "pip install h5py."
         ) from error
     named = {}
     with h5py.File(path, "r") as file:
         has_more = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
-        root = file["model_weights"] if has_more else file  # The file of a whole model has it.
+        root = file["model_weights"] if has_more else file  # Files of whole models have more.
         groups: dict[Any, list] = {}
         total = 0
         for parts, dataset in _datasets(root, h5py, set()):
             label = f"array {'/'.join(parts)[:100]!r}"
             _check_dtype(dataset.dtype, label)
-            # Both would read other files, whichever the author likes.
+            # Both kinds would read other files, of the author's choice.
             if dataset.external or dataset.is_virtual:
                 raise ValueError(f"{label} is kept in another file")
             total += dataset.size * dataset.dtype.itemsize
@@ -130,7 +130,7 @@ def _read_hdf5(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
             groups.setdefault(_layer_parts(parts), []).append((parts, dataset))
         firsts = [first for first, _ in groups]
         for (first, scope), datasets in groups.items():
-            # Only of models within models has a group more than one scope, or a deep one.
+            # Only models inside models have several scopes, or a deep one.
             is_nested = scope and (firsts.count(first) > 1 or len(datasets[0][0]) > 3)
             layer = f"{first}.{scope}" if is_nested else first
             if datasets[0][0][-2] == "vars":
@@ -144,7 +144,7 @@ def _read_hdf5(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
 def _datasets(
     group: Any, h5py: Any, seen: set[int], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple, Any]]:
-    """Yields `(names on the way, dataset)`; refuses links, which may go in circles."""
+    """Yields `(names on the path, dataset)`; refuses links, which may be circular."""
     for name in group:
         if not above and name in _NOT_WEIGHTS:
             continue
@@ -164,8 +164,8 @@ def _datasets(
 
 
 def _layer_parts(parts: tuple[str, ...]) -> tuple[str, str]:
-    """Returns the name of the layer, and the scope within it, of one array."""
-    if parts[-2] == "vars":  # Keras 3: layers/conv2d/vars/0, also within other models.
+    """Returns the name of the layer of an array, and the scope inside that layer."""
+    if parts[-2] == "vars":  # Keras 3: layers/conv2d/vars/0, also inside other models.
         names = [name for name in parts[:-2] if name != "layers"]
         return ".".join(names) or "model", ""
     scope = parts[1:-1]
@@ -173,7 +173,7 @@ def _layer_parts(parts: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _keras3_name(dataset: Any, layer: str) -> str:
-    # Groups have the names of classes (conv2d_1); since Keras 3.7 an attribute has the layer's.
+    # Groups are named by classes (conv2d_1); since Keras 3.7 an attribute has the layer's name.
     name = dataset.parent.attrs.get("name")
     if not isinstance(name, str) or not name:
         return layer
@@ -193,7 +193,7 @@ def _leaf_names(layer: str, datasets: list) -> list[str]:
 
 
 def _leaf_name(layer: str, leaf: str) -> str:
-    """Returns `kernel` for `kernel:0`, and for `block1_conv1_W_1:0` of the first Keras."""
+    """Returns `kernel` for `kernel:0`, and also for `block1_conv1_W_1:0` of Keras 1."""
     leaf = leaf.split(":")[0]
     old = re.fullmatch(re.escape(layer.split(".")[0]) + r"_([Wb])(_\d+)?", leaf)
     return {"W": "kernel", "b": "bias"}[old[1]] if old else leaf

@@ -1,4 +1,4 @@
-"""The trained weights that come with the package, and what is known of each."""
+"""The trained weights that come with the package, and a record of each."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _FILES = Path(__file__).parent / "files"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WeightRecord:
-    """What is known of one file, `NAME.safetensors`, from the `.json` beside it.
+    """The record of a file `NAME.safetensors`, read from the `.json` beside it.
 
     Attributes:
-      name: MODEL.TAG; where the tag alone does not tell a model's weights apart, MODEL-E.TAG with
-        the expansion E, such as "shiftresnet20-3.cifar100".
-      model, tag: parts of it.
+      name: MODEL.TAG, or MODEL-E.TAG with the expansion E if several weights of the model have the
+        same tag, such as "shiftresnet20-3.cifar100".
+      model, tag: parts of the name.
       arguments: of `create_model`.
-      num_classes: width of the classifier, None for a network of images, which has none.
+      num_classes: width of the classifier; None for a network that returns images.
       image_shape: (height, width, channels) of the training images.
       mean, std: of the channels, for pixels in 0..1.
       trained_on: dataset and split.
       recipe: the command that trained it.
-      top1: accuracy as a fraction, on `evaluated_on`; None for a network without classes.
-      evaluated_on: dataset and split, "" where there is no accuracy.
+      top1: accuracy on `evaluated_on`, as a fraction; None for a network without classes.
+      evaluated_on: dataset and split; "" if there is no accuracy.
       license: of the weights.
       source: who trained them.
       sha256: of the file, in hexadecimal.
@@ -62,13 +62,13 @@ class WeightRecord:
 
     @property
     def path(self) -> Path:
-        """The weight file."""
+        """Path of the weight file."""
         return _FILES / f"{self.name}.safetensors"
 
 
 @cache
 def shipped_weights() -> tuple[WeightRecord, ...]:
-    """Returns the records of all shipped files, by name."""
+    """Returns the records of all shipped files, sorted by name."""
     records = []
     for path in sorted(_FILES.glob("*.json")):
         fields = json.loads(path.read_text())
@@ -97,7 +97,7 @@ def list_pretrained(pattern: str = "*") -> list[str]:
 
 
 def weights_named(name: str) -> WeightRecord:
-    """Returns the record of a name such as "shiftresnet20.digits"; InputError where none has it."""
+    """Returns the record with a name such as "shiftresnet20.digits"; InputError if none has it."""
     named = {record.name: record for record in shipped_weights()}
     if name not in named:
         raise InputError(
@@ -110,12 +110,12 @@ def weights_named(name: str) -> WeightRecord:
 def find_weights(
     model: str, tag: str | None = None, arguments: Mapping[str, Any] = MappingProxyType({})
 ) -> WeightRecord:
-    """Returns the record of the only weights that fit.
+    """Returns the record of the only weights with this name, tag and arguments.
 
     Args:
       model: name of the network, or of its weights, such as "shiftresnet20.digits".
-      tag: of the weights; None where the other arguments tell.
-      arguments: some of those that the network was trained with.
+      tag: of the weights; None if the other arguments suffice.
+      arguments: some of the arguments that the network was trained with.
 
     Raises:
       InputError: no weights fit, or several do.
@@ -143,15 +143,15 @@ def find_weights(
     ]
     if len(fitting) != 1:
         listed = "; ".join(
-            f"tag={record.tag!r} with {_spelt(record.arguments)}" for record in fitting or tagged
+            f"tag={record.tag!r} with {_spelled(record.arguments)}" for record in fitting or tagged
         )
-        asked = f" with {_spelt(arguments)}" if arguments else ""
+        asked = f" with {_spelled(arguments)}" if arguments else ""
         number = f"{len(fitting)} trained weights" if fitting else "no trained weights"
         raise InputError(f"{model!r} has {number}{asked}: choose among {listed}.")
     return fitting[0]
 
 
-def _spelt(arguments: Mapping[str, Any]) -> str:
+def _spelled(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
 
 
@@ -159,12 +159,12 @@ def read_weights(record: WeightRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the variables of a shipped file, as nested dicts of numpy arrays, and its config.
 
     Raises:
-      InputError: the file is missing or is not the one that was shipped.
+      InputError: the file is missing or is not the shipped one.
     """
     if not record.path.exists() or sha256(record.path) != record.sha256:
         raise InputError(
-            f"{record.path} is missing or is not the file that was shipped (its SHA-256 differs): "
-            "install shift_jax again."
+            f"{record.path} is missing or is not the shipped file (its SHA-256 differs): install "
+            "shift_jax again."
         )
     variables, metadata = read_safetensors(record.path)
     return variables, json.loads(metadata["config"])

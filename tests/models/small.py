@@ -53,7 +53,7 @@ def small_shape(name):
 
 
 def random_variables(model, image_shape, seed=0):
-    """Variables of He's size without compiling the initialisation."""
+    """Variables of He's size without compiling the initialization."""
     shapes = _shapes(model, image_shape)
     rng = np.random.default_rng(seed)
 

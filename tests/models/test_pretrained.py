@@ -100,7 +100,7 @@ def test_a_damaged_file(tmp_path, monkeypatch):
     content = bytearray(record.path.read_bytes())
     content[-5] ^= 1
     monkeypatch.setattr(shipped, "_FILES", tmp_path)
-    with pytest.raises(InputError, match="is missing or is not the file that was shipped"):
+    with pytest.raises(InputError, match="is missing or is not the shipped file"):
         shipped.read_weights(record)
     (tmp_path / record.path.name).write_bytes(content)
     with pytest.raises(InputError, match="its SHA-256 differs"):

@@ -26,7 +26,7 @@ def test_patterns_select_names():
     [
         ("shiftresnet21", {}, "no model named 'shiftresnet21'. Did you mean 'shiftresnet20'"),
         ("shiftresnet20", {"expansoin": 3}, "no argument 'expansoin'.*Did you mean 'expansion'"),
-        ("shiftresnet20", {"num_classes": -1}, "num_classes is -1, .*or 0 for the features"),
+        ("shiftresnet20", {"num_classes": -1}, "num_classes is -1, .*or 0 for features"),
         ("shiftresnet20", {"num_classes": True}, "num_classes is True"),
         ("shiftresnet20", {"expansion": "3"}, "expansion is '3', expected a number"),
         ("shiftresnet20", {"expansion": float("nan")}, "expansion is nan"),
@@ -39,7 +39,7 @@ def test_patterns_select_names():
         ("vgg16", {"dropout": 2.0}, "dropout is 2.0"),
         ("facenet", {"repeats": (1, 2)}, "repeats is .1, 2., expected three"),
         ("resnet20_projection", {"shortcut": "identity"}, "no argument 'shortcut'"),
-        ("style_transformer", {"num_classes": 5}, "makes images and has no classes"),
+        ("style_transformer", {"num_classes": 5}, "returns images and has no classes"),
         ("style_transformer", {"variant": "paper"}, "expected 'released' or 'text'"),
         ("resnet50", {"width": 0}, "width is 0, expected a number from 1/64 to 100"),
         ("mobilenet", {"width": "half"}, "width is 'half'"),
@@ -54,8 +54,8 @@ def test_patterns_select_names():
         ("resnet20", {"reduction": "module", "factor": 0.5}, "factor is 0.5"),
         ("resnet20", {"reduction": "module", "factor": "2"}, "factor is '2'"),
         ("depthwiseresnet20", {"num_classes": 2.5}, "num_classes is 2.5"),
-        ("resnet20", {"reduction": "module", "factor": 17}, "leaves no filter"),
-        ("resnet20", {"reduction": "net", "factor": 300}, "leaves no filter"),
+        ("resnet20", {"reduction": "module", "factor": 17}, "leaves none of 16 filters"),
+        ("resnet20", {"reduction": "net", "factor": 300}, "leaves none of 16 filters"),
         ("resnet20", {"shortcut": "pool"}, "expected 'identity' or 'projection'"),
     ],
 )

@@ -40,21 +40,21 @@ def test_large_photos_are_taken_in_tiles(monkeypatch):
 
 def test_a_network_that_failed_is_not_painted_with(monkeypatch):
     monkeypatch.setattr(stylizer, "_whole", lambda *_: np.full((1, 72, 72, 3), np.nan))
-    with pytest.raises(InputError, match="colours that are not finite"):
+    with pytest.raises(InputError, match="colors that are not finite"):
         Stylizer(create_model(NAME), {})(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_the_styles_of_the_package_paint_a_real_photo():
     photo = photos()[0][100:324:2, 200:424:2]
-    grey = photo.mean(-1)
+    gray = photo.mean(-1)
     painted = {name: load_style(name)(photo) for name in style_names()}
     assert sorted(painted) == ["candy", "mosaic"]
     for name, picture in painted.items():
-        assert np.corrcoef(picture.mean(-1).ravel(), grey.ravel())[0, 1] > 0.6, name
+        assert np.corrcoef(picture.mean(-1).ravel(), gray.ravel())[0, 1] > 0.6, name
         assert np.abs(picture.astype(int) - photo).mean() > 15, name
         for side in range(4):
             steps = np.abs(np.diff(np.rot90(picture, side).astype(int), axis=1)).mean((0, 2))
-            # No frame: at the border neighbours differ no more than elsewhere.
+            # No frame: at the border neighbors differ no more than elsewhere.
             assert steps[0] < 1.4 * steps[8:-8].mean(), (name, side)
     difference = painted["candy"].astype(int) - painted["mosaic"]
     assert np.abs(difference).mean() > 15

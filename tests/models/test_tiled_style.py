@@ -51,7 +51,7 @@ def test_tiles_are_the_whole(name, size, tile_size):
     result = stylize_by_tiles(model, variables, image, tile_size)
     assert result.dtype == np.float32 and result.shape == expected.shape
     assert expected.std() > 20
-    # A grey level is 1; a halo that is too narrow by a pixel is seen at 1 and more.
+    # A gray level is 1; a halo that is too narrow by a pixel is seen at 1 and more.
     np.testing.assert_allclose(result, expected, atol=0.02)
 
 

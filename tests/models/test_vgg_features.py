@@ -55,7 +55,7 @@ def write_torch(path, tensors):
 
 
 def keras_arrays(kernels, name="block{}_conv{}.{}"):
-    """In Keras' order of channels, which is BGR."""
+    """In Keras's order of channels, which is BGR."""
     arrays = {}
     for layer, (kernel, bias) in kernels.items():
         kernel = kernel[:, :, ::-1] if layer == "1_1" else kernel
@@ -136,7 +136,7 @@ def test_our_safetensors(tmp_path):
     np.testing.assert_allclose(vgg.std, [51] * 3, rtol=1e-6)
     for config in ({}, {"data": {"mean": [0.5], "std": [0.2]}}, {"data": {"mean": 1, "std": 0}}):
         write_safetensors(path, {"params": params}, {"config": json.dumps(config)})
-        with pytest.raises(InputError, match="does not say how the pixels of RGB images"):
+        with pytest.raises(InputError, match="does not say how to normalize RGB pixels"):
             read_vgg_features(path, 16, ["relu2_1"])
 
 
@@ -189,10 +189,10 @@ def test_features_of_a_real_photo_by_real_weights(shared_data):
         assert scale > 100  # Trained weights on a photo, not zeros.
         np.testing.assert_allclose(features[0], expected[layer], atol=1e-5 * scale)
     with pytest.raises(
-        InputError, match=r"ends with block3_conv4 of VGG-19, but relu4_3 .* relu3_4"
+        InputError, match=r"ends with block3_conv4 of VGG-19, before the layer relu4_3: .* relu3_4"
     ):
         read_vgg_features(path, 19, ["relu1_2", "relu4_3", "relu2_2"])
-    with pytest.raises(InputError, match="is of VGG-19, but VGG-16 is to be read"):
+    with pytest.raises(InputError, match="is of VGG-19, expected VGG-16"):
         read_vgg_features(path, 16, ["relu1_2"])
 
 
@@ -218,17 +218,20 @@ def bad_files(tmp_path):
         "features.3.squeeze.weight": np.ones((16, 96, 1, 1), np.float32),
     }
     names = {
-        "resnet": (resnet, "another network .*it has 'bn1.bias'"),
-        "batch_norm": (batch_norm, "another network .*it has 'features.1.weight'"),
-        "vgg13": (vgg13, "another network .*it has 'features.15.bias'"),
-        "squeezenet": (squeezenet, "another network .*it has 'features.3.squeeze.weight'"),
-        "wide": (wide, r"'features.2.weight' has shape \(64, 32, 3, 3\), not the kernel of 64 fil"),
+        "resnet": (resnet, "is not of VGG-1[69] .*it has 'bn1.bias'"),
+        "batch_norm": (batch_norm, "is not of VGG-1[69] .*it has 'features.1.weight'"),
+        "vgg13": (vgg13, "is not of VGG-1[69] .*it has 'features.15.bias'"),
+        "squeezenet": (squeezenet, "is not of VGG-1[69] .*it has 'features.3.squeeze.weight'"),
+        "wide": (
+            wide,
+            r"'features.2.weight' has shape \(64, 32, 3, 3\), which is no kernel of 64 fil",
+        ),
         "scalar": (scalar, r"'features.0.weight' has shape \(64,\), not the kernel"),
-        "holes": (holes, "another network .*some of its convolutions are missing"),
-        "no_bias": (no_bias, "another network .*some of its convolutions are missing"),
+        "holes": (holes, "is not of VGG-1[69] .*some of its convolutions are missing"),
+        "no_bias": (no_bias, "is not of VGG-1[69] .*some of its convolutions are missing"),
         "broken": (broken, "cannot be used: Tensor 'features.2.bias' has numbers that are not"),
         "whole_numbers": (whole_numbers, "cannot be used: Tensor 'features.2.bias' is of type"),
-        "vgg19": (torch_tensors(19), "is of VGG-19, but VGG-16 is to be read: choose the depth 19"),
+        "vgg19": (torch_tensors(19), "is of VGG-19, expected VGG-16: choose the depth 19"),
     }
     for name, (tensors, said) in names.items():
         yield write_torch(tmp_path / f"{name}.pth", tensors), 16, ["relu1_2"], said
@@ -236,13 +239,13 @@ def bad_files(tmp_path):
         write_torch(tmp_path / "16.pth", normal),
         19,
         ["relu1_2"],
-        "is of VGG-16, but VGG-19 is to be read: choose the depth 16",
+        "is of VGG-16, expected VGG-19: choose the depth 16",
     )
     short = write_keras(tmp_path / "short.npz", random_kernels(19, 3))
-    yield short, 19, ["relu2_2"], "ends with block2_conv1 .* relu2_2 .* choose layers up to relu2_1"
+    yield short, 19, ["relu2_2"], "ends with block2_conv1 .* relu2_2: choose layers up to relu2_1"
     yield write_keras(tmp_path / "19.npz", random_kernels(19)), 16, ["relu1_2"], "is of VGG-19"
     np.savez(tmp_path / "else.npz", **{"conv1_conv.kernel": np.ones(3)})
-    yield tmp_path / "else.npz", 16, ["relu1_2"], "another network .*'conv1_conv.kernel'"
+    yield tmp_path / "else.npz", 16, ["relu1_2"], "is not of VGG-1[69] .*'conv1_conv.kernel'"
     text = tmp_path / "text.pth"
     text.write_text("no weights")
     yield text, 16, ["relu1_2"], "cannot be read as PyTorch weights"
@@ -254,7 +257,7 @@ def bad_files(tmp_path):
     yield short, 17, ["relu1_2"], "depth of VGG is 17, expected 16 or 19"
     yield short, 16, ["relu3_4"], "A layer of VGG-16 is 'relu3_4', expected .* Did you mean"
     yield short, 19, ["conv1_1"], "A layer of VGG-19 is 'conv1_1', expected"
-    yield short, 19, [], "No layers of VGG-19 were asked for"
+    yield short, 19, [], "No layers of VGG-19 are given"
 
 
 def test_what_is_wrong_is_told_in_one_sentence(tmp_path):

@@ -110,7 +110,7 @@ def test_new_files_have_the_usual_permissions(path):
     assert path.stat().st_mode == (path.parent / "other").stat().st_mode
 
 
-def test_synchronised_before_it_takes_the_place(path, monkeypatch):
+def test_synchronized_before_it_takes_the_place(path, monkeypatch):
     calls = []
     real = {name: getattr(os, name) for name in ("fsync", "replace")}
     for name in real:
@@ -176,9 +176,9 @@ def test_flipped_bits_raise_nothing_else(path):
          '"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}', "damaged"),
         ('{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,8]}}', "damaged"),
         ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-         '"a/b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "'a/b' within or beside"),
+         '"a/b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "'a/b' inside or beside"),
         ('{"a/b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-         '"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "within or beside"),
+         '"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "inside or beside"),
         ('{"a":{"dtype":"F4","shape":[4],"data_offsets":[0,2]},'
          '"b":{"dtype":"U8","shape":[6],"data_offsets":[2,8]}}', "damaged"),
     ],

@@ -1,7 +1,7 @@
-"""The two containers of `torch.save`: a zip archive, and before torch 1.6 a row of pickles.
+"""The two containers of `torch.save`: a zip archive, and before torch 1.6 a sequence of pickles.
 
-Both give the object that was saved, as the inert values of `globals`, and the bytes of its
-storages one at a time. What is wrong with a file is raised as a `ValueError` with the reason.
+Both give the saved object, as the inert values of `globals`, and the bytes of its storages, one at
+a time. A `ValueError` says what is wrong with a file.
 """
 
 import io
@@ -13,15 +13,15 @@ from typing import Any, BinaryIO
 from shift_jax.weights.torch.globals import Storage
 from shift_jax.weights.torch.pickle import MAX_PICKLE_BYTES, load_inert
 
-# What PyTorch's source calls MAGIC_NUMBER and PROTOCOL_VERSION.
+# MAGIC_NUMBER and PROTOCOL_VERSION in PyTorch's source.
 _MAGIC, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
-# How much longer than the file its content may be, when unpacked: zeros take no room in a zip
-# archive, nor do the views of one storage. Real weights stay below 2.
+# How many times as long as the file its content may be: in a zip archive, zeros take hardly any
+# space, nor do views of one storage. Real weights stay below 2.
 _MAX_EXPANSION, _SLACK_BYTES = 16, 16 << 20
 
 
 def allowed_bytes(file_bytes: int) -> int:
-    """Returns how much memory a file of this size may ask for."""
+    """Returns how many bytes of memory a file of this size may ask for."""
     return _MAX_EXPANSION * file_bytes + _SLACK_BYTES
 
 
@@ -68,9 +68,9 @@ class ZipArchive:
         if entry.file_size > most_bytes:
             raise ValueError(f"{name[:100]!r} has {entry.file_size} bytes, more than {most_bytes}")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{name[:100]!r} is compressed in a way that torch does not read")
+            raise ValueError(f"{name[:100]!r} is compressed in a way that torch cannot read")
         try:
-            # With the length, because else all is unpacked before the rest is thrown away.
+            # Without the length, `read` would unpack everything before it discards the rest.
             with self._zip.open(entry) as opened:
                 return opened.read(entry.file_size)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
@@ -81,7 +81,7 @@ class ZipArchive:
 class LegacyArchive:
     """Pickles of a magic number, the version, the machine, the object and the storage keys.
 
-    Behind them, for each key, are the number of elements as an int64 and the elements.
+    After them come, for each key, the number of elements as an int64 and the elements.
     """
 
     is_big_endian = False
@@ -90,7 +90,7 @@ class LegacyArchive:
         self._file, self._file_bytes = file, file_bytes
         head = io.BytesIO(file.read(min(MAX_PICKLE_BYTES, file_bytes)))
         if load_inert(head)[0] != _MAGIC:
-            raise ValueError("it is a pickle, but not one of torch.save")
+            raise ValueError("it is a pickle, but torch.save did not write it")
         if load_inert(head)[0] != _PROTOCOL_VERSION:
             raise ValueError(f"its version is not {_PROTOCOL_VERSION}")
         machine = load_inert(head)[0]
@@ -114,7 +114,7 @@ class LegacyArchive:
         return self._file.read(storage.whole_numel * storage.dtype.itemsize)
 
     def _locate(self, key: str, storage: Storage | None, position: int) -> int:
-        """Notes where the elements of a storage start; returns where they end."""
+        """Records where the elements of a storage start; returns where they end."""
         self._file.seek(position)
         header = self._file.read(8)
         if len(header) != 8:

@@ -1,8 +1,8 @@
-"""Reads the weight files of PyTorch without PyTorch, and without running what is in them.
+"""Reads weight files of PyTorch without PyTorch, and without running their content.
 
-A file of `torch.save` is a pickle, which may run any program when it is read as intended. Here
-nothing of it is run (`pickle`); what is read are the tensors by the names that PyTorch's
-`state_dict` gives them, and the scalars beside them.
+`torch.save` writes a pickle, and unpickling may run any program. The reader in `pickle` runs
+nothing; it only collects the tensors, by the names that PyTorch's `state_dict` gives them, and the
+scalars beside them.
 """
 
 import math
@@ -24,13 +24,13 @@ from shift_jax.weights.torch.globals import (
     Tensor,
 )
 
-# Where checkpoints keep their weights; everything beside it is metadata, or of no use here.
+# Keys under which checkpoints keep their weights; other entries are metadata or are ignored.
 _WEIGHT_KEYS = ("state_dict", "model", "net", "model_state_dict")
-# Far above real models. A file of 1 kB can describe 2^100 modules that all share their children.
+# Far above any real model: a file of 1 kB can describe 2^100 modules that share their children.
 _MAX_VISITS, _MAX_DEPTH, _MAX_NAME = 100_000, 100, 1000
 
 _EXPECTED = "expected a PyTorch weight file, as torch.save(model.state_dict(), path) writes it"
-# How other files start, what they are, and what to do with them.
+# First bytes of other files, what the files are, and what to do with them.
 _OTHER_FILES = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "read Keras weights with read_keras"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it first"),
@@ -48,13 +48,13 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a PyTorch weight file holds.
+    """The content of a PyTorch weight file.
 
     Attributes:
-      tensors: By the names of `state_dict`, such as `layer1.0.conv1.weight`, in the order of
-        the file, and without the "module." that `DataParallel` puts before all names. The
-        arrays are contiguous, and none shares its memory.
-      metadata: The scalars beside the weights, such as `acc` and `epoch`.
+      tensors: by the names of `state_dict`, such as `layer1.0.conv1.weight`, in the order of the
+        file, without the "module." that `DataParallel` prepends. The arrays are contiguous and
+        share no memory.
+      metadata: scalars beside the weights, such as `acc` and `epoch`.
     """
 
     tensors: dict[str, np.ndarray]
@@ -62,14 +62,14 @@ class TorchFile:
 
 
 def read_torch(path: str | os.PathLike) -> TorchFile:
-    """Reads a `.pth`, `.pt` or `.t7` file of `torch.save`, of any version since torch 0.1.10.
+    """Reads a `.pth`, `.pt` or `.t7` file that `torch.save` of any version since 0.1.10 wrote.
 
-    It may hold a state dict, a whole module, or either under the key `state_dict`, `model`, `net`
-    or `model_state_dict` of a dict. Nothing that the file holds is run.
+    The file may hold a state dict or a whole module, or a dict with either under the key
+    `state_dict`, `model`, `net` or `model_state_dict`. Nothing in the file is run.
 
     Raises:
-      InputError: The file cannot be read, is damaged or of another format, asks for something
-        that no weight file needs, or holds a tensor that numpy has no like of.
+      InputError: the file cannot be read, is damaged or has another format, asks for something
+        that no weight file needs, or holds a tensor of a kind that numpy does not have.
     """
     try:
         with Path(path).open("rb") as file:
@@ -88,7 +88,7 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
     except RefusedGlobalError as error:
         raise InputError(
             f"{path} asks for {error.name!r}, which no weight file needs, so it was not read and "
-            f"nothing of it was run; {_EXPECTED}: do not open it with torch.load unless you trust "
+            f"nothing in it was run; {_EXPECTED}: do not open it with torch.load unless you trust "
             "its author."
         ) from error
     except ValueError as error:
@@ -126,7 +126,7 @@ def _read(archive: ZipArchive | LegacyArchive, file_bytes: int) -> TorchFile:
 
 
 def _split(root: Any) -> tuple[Any, dict[str, Any]]:
-    """Returns the weights, and by their names the other things that were saved with them."""
+    """Returns the weights, and the other things saved with them, by name."""
     if not isinstance(root, dict):
         return root, {}
     named = {key: value for key, value in root.items() if isinstance(key, str)}
@@ -137,19 +137,19 @@ def _split(root: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _is_scalar(value: Any) -> bool:
-    # Python cannot print integers of thousands of digits, which no checkpoint needs.
+    # Python refuses to print integers of thousands of digits; no checkpoint needs them.
     return isinstance(value, float | str) or (isinstance(value, int) and abs(value) < 1 << 64)
 
 
 class _Names:
-    """Names the tensors as `state_dict` does, within bounds."""
+    """Names the tensors as `state_dict` does, up to fixed limits."""
 
     def __init__(self):
         self._visits = 0
         self._seen: set[str] = set()
 
     def walk(self, node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-        """Yields `(name, tensor)` of all tensors in a module or in dicts within dicts."""
+        """Yields `(name, tensor)` for all tensors in a module or in nested dicts."""
         if depth > _MAX_DEPTH or len(prefix) > _MAX_NAME:
             raise ValueError(f"its modules are nested more than {_MAX_DEPTH} deep")
         for name, value, is_persistent in _children(node):
@@ -160,7 +160,9 @@ class _Names:
                 continue
             if isinstance(value, Tensor | OtherTensor):
                 if prefix + name in self._seen or len(name) > _MAX_NAME:
-                    raise ValueError(f"the name {(prefix + name)[:100]!r} is there twice, or long")
+                    raise ValueError(
+                        f"the name {(prefix + name)[:100]!r} occurs twice or is too long"
+                    )
                 self._seen.add(prefix + name)
                 yield prefix + name, value
             elif isinstance(value, dict | Instance):
@@ -168,7 +170,7 @@ class _Names:
 
 
 def _children(node: Any) -> Iterator[tuple[Any, Any, bool]]:
-    """Yields `(name, value, is_persistent)`: parameters, buffers, modules, as torch orders them."""
+    """Yields `(name, value, is_persistent)` of parameters, buffers and modules, as in torch."""
     if isinstance(node, dict):
         yield from ((name, value, True) for name, value in node.items())
     elif isinstance(node, Instance):
@@ -182,7 +184,7 @@ def _children(node: Any) -> Iterator[tuple[Any, Any, bool]]:
 def _read_tensors(
     archive: ZipArchive | LegacyArchive, named: list[tuple[str, Any]], file_bytes: int
 ) -> list[np.ndarray]:
-    """Returns the arrays in order, with one storage at a time in memory beside them."""
+    """Returns the arrays in order; only one storage at a time is in memory beside them."""
     views = [_checked(name, tensor) for name, tensor in named]
     needed = sum(math.prod(view.shape) * view.dtype.itemsize for view in views)
     if needed > allowed_bytes(file_bytes):
@@ -194,7 +196,7 @@ def _read_tensors(
     for indices in by_storage.values():
         storage = views[indices[0]].storage
         data = archive.read(storage)
-        # The views are checked against the length that the tensors tell.
+        # `_checked` relied on the length that the tensors give.
         if len(data) != storage.whole_numel * storage.dtype.itemsize:
             raise ValueError(f"storage {storage.key[:100]!r} is not as long as the tensors say")
         for index in indices:
@@ -204,7 +206,7 @@ def _read_tensors(
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor of which every element is known to be inside the storage."""
+    """A tensor all of whose elements are known to be inside its storage."""
 
     storage: Storage
     dtype: np.dtype
@@ -216,7 +218,7 @@ class _View:
 def _checked(name: str, tensor: Any) -> _View:
     label = f"tensor {name[:200]!r}"
     if isinstance(tensor, OtherTensor):
-        raise ValueError(f"{label} is {tensor.kind}, and only plain dense tensors are read")
+        raise ValueError(f"{label} is {tensor.kind}, but only plain dense tensors are read")
     storage, offset, shape = tensor.storage, tensor.offset, tensor.shape
     strides = tensor.strides
     if not isinstance(storage, Storage) or not _are_sizes(shape) or not _are_sizes(strides):
@@ -226,15 +228,15 @@ def _checked(name: str, tensor: Any) -> _View:
     dtype = tensor.dtype or storage.dtype
     storage_bytes, start_bytes = storage.dtype.itemsize, storage.start * storage.dtype.itemsize
     end_bytes = min(storage.start + storage.numel, storage.whole_numel) * storage_bytes
-    # Strides of single steps have no meaning, and may be too large for numpy.
+    # The stride of an axis of length 1 has no meaning, and may be too large for numpy.
     strides = tuple(0 if n <= 1 else step for n, step in zip(shape, strides, strict=True))
-    # One behind the last element, of those that have any.
+    # One past the last element, unless the tensor is empty.
     end = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
     if 0 in shape:
         strides, offset, end = (0,) * len(shape), 0, 0
     if end and start_bytes + end * dtype.itemsize > end_bytes:
         raise ValueError(f"{label} reaches beyond the end of its storage")
-    # Numpy multiplies the lengths of empty arrays too.
+    # Numpy multiplies the lengths of empty arrays, too.
     if start_bytes % dtype.itemsize or math.prod(n or 1 for n in shape) > 1 << 48:
         raise ValueError(f"{label} is damaged")
     return _View(storage, dtype, start_bytes // dtype.itemsize + offset, tuple(shape), strides)
@@ -249,12 +251,12 @@ def _copy(data: bytes, view: _View, is_big_endian: bool) -> np.ndarray:
     dtype = view.dtype
     part_bytes = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
     usable = len(data) // dtype.itemsize * dtype.itemsize
-    # Reversed as integers, because bfloat16 has no byte order of its own.
+    # Bytes are swapped as those of integers, because bfloat16 has no byte order.
     order = ">" if is_big_endian else "<"
     elements = np.frombuffer(data[:usable], np.dtype(f"{order}u{part_bytes}"))
     elements = elements.astype(f"=u{part_bytes}", copy=False)
     if dtype == np.bool_:
-        elements = elements != 0  # Other bytes than 0 and 1 are no booleans to numpy.
+        elements = elements != 0  # Numpy's booleans must be 0 or 1.
     elements = elements.view(dtype)[view.offset :]
     steps = [step * dtype.itemsize for step in view.strides]
     strided = np.lib.stride_tricks.as_strided(elements, view.shape, steps, writeable=False)

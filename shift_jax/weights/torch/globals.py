@@ -1,9 +1,9 @@
-"""What the names in a PyTorch pickle stand for here: a fixed table that imports nothing.
+"""What names in a PyTorch pickle stand for: a fixed table that imports nothing.
 
-A pickle names classes and functions and asks for them to be called. Each name becomes a `Global`,
-a label. Names in the table also say what a call makes of its arguments, always one of the inert
-values below. Class names of models become labels of which an `Instance` can be made, without
-arguments: it only stores what the file says. All other names are refused.
+A pickle names classes and functions and asks to call them. Each name becomes a `Global`, a mere
+label. For the names in the table, the label also says what a call returns, which is always one of
+the inert values below. For names of model classes, the label can make an `Instance`, without
+arguments, that only stores what the file says. All other names are refused.
 """
 
 import re
@@ -15,16 +15,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-# Of Python 2; all other modules of the standard library are in `sys.stdlib_module_names`.
+# Modules of Python 2 that are not in `sys.stdlib_module_names`.
 _PYTHON2_MODULES = {"__builtin__", "copy_reg", "commands", "exceptions", "popen2", "os2", "thread"}
-# Anyone's model may be in a module of any name, but not in these.
+# A model may be in a module of any name except these.
 _NOT_MODELS = sys.stdlib_module_names | _PYTHON2_MODULES | {"numpy", "torch"}
 _MODEL_PARTS_OF_TORCH = ("torch.nn.", "torch.optim.")
 _SAFE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 class RefusedGlobalError(ValueError):
-    """The pickle asks for a name, or a call of it, that no weight file needs."""
+    """The pickle asks for a name, or for a call of it, that no weight file needs."""
 
     def __init__(self, name: str):
         super().__init__(f"it asks for {name!r}")
@@ -36,10 +36,10 @@ class Global:
     """A name in the pickle: a label, never the thing itself.
 
     Attributes:
-      name: As in the file, such as `torch._utils._rebuild_tensor_v2`.
-      call: What a call of it makes of the arguments; None refuses calls.
-      is_class: Whether an `Instance` of it can be made.
-      dtype: The type of the elements, where it is a storage class or a torch dtype.
+      name: as in the file, such as `torch._utils._rebuild_tensor_v2`.
+      call: returns what a call gives, from its arguments; None refuses calls.
+      is_class: whether the label can make an `Instance`.
+      dtype: of the elements, for a storage class or a torch dtype.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Global:
 
 @dataclass(eq=False, repr=False)
 class Instance:
-    """Stands for an object of a class that we do not have; stores its attributes, no more."""
+    """Stands for an object of an unknown class; it only stores the attributes."""
 
     cls: Global
     state: dict = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tensor:
-    """A view of a storage as the file describes it; nothing of it is checked yet."""
+    """A view of a storage as the file describes it, not checked yet."""
 
     storage: Any
     offset: Any
@@ -80,21 +80,21 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OtherTensor:
-    """A tensor of a kind that is not read, such as a quantised one."""
+    """A tensor of a kind that cannot be read, such as a quantized one."""
 
     kind: str
 
 
 @dataclass(eq=False, repr=False)
 class NumpyDtype:
-    """The type of a numpy scalar beside the tensors."""
+    """The dtype of a numpy scalar beside the tensors."""
 
     code: str
     order: str = "<"
 
 
 def find_global(module: str, name: str) -> Global:
-    """Returns the label for a name in a pickle; raises `RefusedGlobalError` for unknown ones."""
+    """Returns the label for a name in a pickle; raises `RefusedGlobalError` for an unknown name."""
     full_name = f"{module}.{name}"
     modern = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
     known = _TABLE.get(f"{modern}.{name}")
@@ -109,21 +109,21 @@ def find_global(module: str, name: str) -> Global:
 
 
 def make_instance(cls: Any) -> Instance:
-    """Returns an object of a class of models, without attributes."""
+    """Returns an object of a model's class, without attributes."""
     if isinstance(cls, Global) and cls.is_class:
         return Instance(cls)
     if isinstance(cls, Global):
         raise RefusedGlobalError(cls.name)
-    raise ValueError("it makes an object of something that is no class")
+    raise ValueError("it makes an object of something that is not a class")
 
 
 def _reconstructor(cls: Any, base: Any, state: Any = None) -> Instance:
-    # How protocols 0 and 1 make objects; `base` is `object` for all but subclasses of builtins.
+    # Protocols 0 and 1 make objects this way; only subclasses of builtins have a base.
     return make_instance(cls)
 
 
 def _tensor(storage, offset, shape, strides, requires_grad=None, hooks=None, metadata=None):
-    if metadata:  # Says that the elements are to be conjugated or negated when they are read.
+    if metadata:  # Readers of the elements would have to conjugate or negate them.
         return OtherTensor("lazily conjugated or negated")
     return Tensor(storage, offset, shape, strides)
 
@@ -135,9 +135,9 @@ def _tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, met
 
 
 def _tensor_of_type(function, cls, args, state):
-    # Only these: their cost does not depend on arguments that the caller has not counted.
+    # Only these: their cost does not depend on the arguments, which the caller has not counted.
     if not isinstance(function, Global) or "torch._utils._rebuild_" not in function.name:
-        raise ValueError("it makes a tensor with something that makes none")
+        raise ValueError("it makes a tensor with something that makes no tensors")
     return function.call(*args)
 
 
@@ -156,13 +156,13 @@ def _size(dims: Any = ()) -> tuple:
 def _dict(pairs: Any = ()) -> dict:
     if isinstance(pairs, dict):
         return pairs
-    if isinstance(pairs, Global):  # What a `defaultdict` makes for missing keys.
+    if isinstance(pairs, Global):  # A `defaultdict` calls it for missing keys.
         return {}
     return {check_key(key): value for key, value in pairs}
 
 
 def check_key(key: Any) -> Any:
-    """Returns `key` if hashing it takes no time; a tuple of tuples could exhaust the C stack."""
+    """Returns `key` if it can be hashed quickly; nested tuples could exhaust the C stack."""
     plain = str | bytes | int | float | None
     if isinstance(key, plain | Global | Instance | Tensor):
         return key
@@ -172,7 +172,7 @@ def check_key(key: Any) -> Any:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1")  # How Python 3 writes bytes in protocol 2.
+    return text.encode("latin1")  # Python 3 writes bytes this way in protocol 2.
 
 
 def _numpy_dtype(code: str, *flags: Any) -> NumpyDtype:
@@ -181,13 +181,13 @@ def _numpy_dtype(code: str, *flags: Any) -> NumpyDtype:
 
 def _numpy_scalar(dtype: NumpyDtype, data: bytes | str) -> bool | int | float:
     if dtype.code not in {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}:
-        raise ValueError("a numpy scalar is of an unknown type")
+        raise ValueError("a numpy scalar has an unknown type")
     data = data.encode("latin1") if isinstance(data, str) else data
     (number,) = np.frombuffer(data, np.dtype(dtype.code).newbyteorder(dtype.order)).tolist()
     return number
 
 
-# What `torch.TYPEStorage` and `torch.cuda.TYPEStorage` hold.
+# Dtypes of `torch.TYPEStorage` and `torch.cuda.TYPEStorage`.
 _STORAGES = {
     "Double": np.float64,
     "Float": np.float32,
@@ -201,7 +201,7 @@ _STORAGES = {
     "Bool": np.bool_,
     "ComplexFloat": np.complex64,
     "ComplexDouble": np.complex128,
-    # Quantised; enough to say so with the name of the tensor.
+    # Quantized tensors are refused by name, which needs their storages to be known.
     "QInt8": np.int8,
     "QUInt8": np.uint8,
     "QInt32": np.int32,
@@ -223,7 +223,7 @@ _TABLE: dict[str, dict[str, Any]] = {
     "torch.nn.parameter.Buffer": {"call": _first},
     "torch.autograd.variable.Variable": {"call": _first},
     "torch.Tensor": {},
-    "torch._utils._rebuild_qtensor": {"call": _other("quantised")},
+    "torch._utils._rebuild_qtensor": {"call": _other("quantized")},
     "torch._utils._rebuild_sparse_tensor": {"call": _other("sparse")},
     "torch._utils._rebuild_nested_tensor": {"call": _other("nested")},
     "torch._utils._rebuild_meta_tensor_no_storage": {"call": _other("without data (meta)")},
@@ -251,7 +251,7 @@ _TABLE: dict[str, dict[str, Any]] = {
 }
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _TABLE[f"{_core}.scalar"] = {"call": _numpy_scalar}
-    # Arrays beside the tensors are not read, but are no reason to refuse the file.
+    # Arrays beside the tensors are ignored; they are no reason to refuse the file.
     _TABLE[f"{_core}._reconstruct"] = {"call": lambda *args: Instance(Global("numpy.ndarray"))}
 for _name, _type in _STORAGES.items():
     for _module in ("torch", "torch.cuda"):

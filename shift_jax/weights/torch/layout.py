@@ -1,4 +1,4 @@
-"""How a PyTorch implementation names and lays out the weights of one of our networks."""
+"""Names and layouts of a network's weights in a PyTorch implementation."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LEAVES = {
 
 @dataclass(frozen=True)
 class TorchLayout:
-    """The layout of one PyTorch implementation of a network.
+    """The names and layouts of a network's weights in a PyTorch implementation.
 
     Attributes:
-      implementation: whose it is, for messages.
+      implementation: name of the implementation, for messages.
       name: maps the path of one of our modules, such as `group1_block1/norm1`, to the name of the
         PyTorch module, such as `layer1.0.bn1`.
       flattened: PyTorch names of the linear layers that read a flattened map, each with the (C, H,

@@ -1,9 +1,9 @@
-"""Reads a pickle without running any of it: a stack machine of our own for its opcodes.
+"""Reads a pickle without running it, by a stack machine for its opcodes.
 
-Python's unpickler calls what a pickle names. Here `pickletools` splits the pickle into opcodes,
-which it does without acting on them, and the machine builds dicts, lists, numbers, strings and
-the inert values of `globals`: there is no step that imports, looks up an attribute by a
-name from the file, or calls anything but the functions of that table.
+Python's unpickler calls whatever a pickle names. Here `pickletools` only splits the pickle into
+opcodes, and the machine builds dicts, lists, numbers, strings and the inert values of `globals`. No
+step imports anything, looks up an attribute by a name from the file, or calls anything but the
+functions of that table.
 """
 
 import io
@@ -25,20 +25,20 @@ from shift_jax.weights.torch.globals import (
     make_instance,
 )
 
-# Tens of times what the largest models need, in memory well below 1 GiB.
+# Tens of times as much as the largest models need; the memory stays well below 1 GiB.
 MAX_PICKLE_BYTES = 64 << 20
 _MAX_STEPS = 1_000_000
 
 
 def load_inert(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
-    """Returns what the pickle at the head of `stream` describes, and the storages it mentions.
+    """Returns the object that the next pickle in `stream` describes, and the storages it mentions.
 
-    All as inert values; the storages are by their keys and whole. The stream is left behind the
-    pickle.
+    All are inert values; the storages are whole and by their keys. The stream is left at the end of
+    the pickle.
 
     Raises:
-      RefusedGlobalError: The pickle asks for something that no weight file needs.
-      ValueError: The pickle is damaged, too large, or not one that `torch.save` writes.
+      RefusedGlobalError: the pickle asks for something that no weight file needs.
+      ValueError: the pickle is damaged, too large, or not from `torch.save`.
     """
     machine = _Machine()
     try:
@@ -70,7 +70,7 @@ class _Machine:
     def __init__(self):
         self._stack: list[Any] = []
         self._marks: list[int] = []
-        # A dict: a list would have as many entries as the file claims.
+        # A dict, because a list would need as many entries as the file claims.
         self._memo: dict[int, Any] = {}
         self._steps = 0
         self.storages: dict[str, Storage] = {}
@@ -85,7 +85,7 @@ class _Machine:
 
     def pop(self) -> Any:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
-            raise ValueError("its pickle takes more from its stack than is there")
+            raise ValueError("its pickle pops from an empty stack")
         return self._stack.pop()
 
     def top(self) -> Any:
@@ -117,7 +117,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Instance):
-            raise ValueError("it appends to something that is no list")
+            raise ValueError("it appends to something that is not a list")
 
     def set_items(self, values: list[Any]) -> None:
         target = self.top()
@@ -125,11 +125,11 @@ class _Machine:
         if isinstance(target, dict):
             target.update(items)
         elif not isinstance(target, Instance):
-            raise ValueError("it sets items of something that is no dict")
+            raise ValueError("it sets items of something that is not a dict")
 
     def find(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("it asks for a name that is no string")
+            raise ValueError("it asks for a name that is not a string")
         self.push(find_global(module, name))
 
     def find_on_stack(self) -> None:
@@ -139,15 +139,15 @@ class _Machine:
     def call(self) -> None:
         args, function = self.pop(), self.pop()
         if not isinstance(function, Global) or not isinstance(args, tuple):
-            raise ValueError("it calls something that is no function")
+            raise ValueError("it calls something that is not a function")
         if function.call is None:
             raise RefusedGlobalError(function.name)
-        # A call may copy what it is given; without this, short pickles could fill the memory.
+        # A call may copy its arguments; if copies were free, a short pickle could fill the memory.
         self.spend(sum(len(arg) for arg in args if isinstance(arg, str | bytes | list | tuple)))
         self.push(function.call(*args))
 
     def make(self, cls: Any, *args: Any) -> None:
-        """Makes an object of a class of models; all `args` must be empty."""
+        """Pushes an object of a model's class; all `args` must be empty."""
         if any(args) and isinstance(cls, Global):
             raise RefusedGlobalError(cls.name)
         self.push(make_instance(cls))
@@ -166,20 +166,20 @@ class _Machine:
         self.make(find_global(*_split_name(name)), args)
 
     def build(self) -> None:
-        """Gives the attributes of an object; the real object might run code of its own here."""
+        """Sets the attributes of an object; the real object could run its own code here."""
         state, target = self.pop(), self.top()
         if isinstance(target, Instance):
-            # With __slots__ the state is a pair, and modules keep nothing of ours in the second.
+            # With __slots__ the state is a pair, whose second part never holds tensors of modules.
             state = state[0] if isinstance(state, tuple) and len(state) == 2 else state
             target.state = state if isinstance(state, dict) else {}
         elif isinstance(target, NumpyDtype):
             target.order = ">" if state[1] == ">" else "<"
         elif not isinstance(target, dict | Tensor | OtherTensor):
-            # Those have attributes at times (`_metadata`, `requires_grad`), which nobody needs.
+            # Those types sometimes have attributes (`_metadata`, `requires_grad`) to ignore.
             raise ValueError("it sets attributes of something that has none")
 
     def load_persistent(self) -> None:
-        """Gives what torch stores beside the pickle: `('storage', ...)` or `('module', ...)`."""
+        """Pushes what torch stores beside the pickle: `('storage', ...)` or `('module', ...)`."""
         match self.pop():
             case ("storage", Global(dtype=dtype), str(key), _, int(numel), *view) if dtype:
                 whole = Storage(dtype, key, numel, 0, numel)
@@ -187,13 +187,13 @@ class _Machine:
                 if numel < 0 or (known.dtype, known.whole_numel) != (dtype, numel):
                     raise ValueError(f"it describes storage {key[:100]!r} in two ways")
                 if view and view[0] is not None:
-                    _, start, length = view[0]  # The first is of no use: nothing has this key.
+                    _, start, length = view[0]  # The first is a key that nothing else has.
                     if not isinstance(start, int) or not isinstance(length, int):
                         raise ValueError("it describes a storage in an unknown way")
                     whole = replace(whole, start=start, numel=length)
                 self.push(whole)
             case ("module", Global(is_class=True) as cls, *_):
-                self.push(cls)  # With its source code, which is ignored.
+                self.push(cls)  # Its source code follows and is ignored.
             case (_, Global(name=name), *_):
                 raise RefusedGlobalError(name)
             case _:
@@ -206,7 +206,7 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Splits what pickletools gives for two lines: the module and the name within."""
+    """Splits pickletools' argument for two lines into the module and the name inside it."""
     module, _, within = name.partition(" ")
     return module, within
 

@@ -68,7 +68,7 @@ class TestRealTorch:
     @pytest.mark.filterwarnings("ignore::UserWarning")  # Some kinds are prototypes.
     def test_other_tensors_are_refused_by_name(self, tmp_path, torch):
         kinds = {
-            "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+            "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
             "sparse": torch.eye(3).to_sparse(),
             "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
             "without data": torch.ones(2, device="meta"),
