@@ -226,7 +226,7 @@ def bad_files(tmp_path):
             wide,
             r"'features.2.weight' has shape \(64, 32, 3, 3\), which is no kernel of 64 fil",
         ),
-        "scalar": (scalar, r"'features.0.weight' has shape \(64,\), not the kernel"),
+        "scalar": (scalar, r"'features.0.weight' has shape \(64,\), which is no kernel"),
         "holes": (holes, "is not of VGG-1[69] .*some of its convolutions are missing"),
         "no_bias": (no_bias, "is not of VGG-1[69] .*some of its convolutions are missing"),
         "broken": (broken, "cannot be used: Tensor 'features.2.bias' has numbers that are not"),
