@@ -86,7 +86,7 @@ def nearest_network(
 def _candidates(
     tensors: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[ModelRecord, dict[str, Any]]]:
-    """Yields published networks with as many parameters as the file, the nearest first."""
+    """Yields the published networks whose numbers of parameters are nearest to the file's."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     size = sum(array.size for name, array in tensors.items() if not name.endswith(statistics))
     networks = [

@@ -89,6 +89,9 @@ def test_docstrings_have_the_counts_and_no_others(text):
     recorded = {number for count in counts for number in (count.parameters, count.macs)}
     said = {int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})+", text)}
     assert recorded <= said <= recorded | OTHER_NUMBERS
+    tables = [re.findall(r"\d+", record.table) for record in records]
+    cited = re.findall(r"\d+", " ".join(re.findall(r"Tables? (\d+(?:(?:, | and )\d+)*)", text)))
+    assert all(not numbers or set(numbers) & set(cited) for numbers in tables)
 
 
 @pytest.mark.parametrize("name", SMALL)
