@@ -1,4 +1,4 @@
-"""What a run learns: a batch's meaning, its loss and its metrics."""
+"""Tasks: what a batch means, its loss, its metrics and its evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """All that the training loop knows of a task.
+    """All that the training loop knows about a task.
 
     Attributes:
       steps_per_epoch: of the training split.

@@ -1,4 +1,4 @@
-"""Classification of images that are at hand already."""
+"""Classification of images that are in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ArrayClassification(Classification):
 
     Args:
       config: as for `Classification`; the name and folder of the dataset have no effect.
-      sources: of each split by its name. Their images are used whole.
+      sources: the examples of each split by its name. Their images are not cropped.
     """
 
     def __init__(self, config: ClassificationConfig, sources: Mapping[str, data.Source]):

@@ -27,7 +27,7 @@ class Classification(ImageTask):
       config: of the experiment.
 
     Raises:
-      InputError: a dataset, model or batch size that does not exist or does not fit.
+      InputError: the config sets num_classes.
     """
 
     config: ClassificationConfig
@@ -39,7 +39,7 @@ class Classification(ImageTask):
 
     @cached_property
     def _train_source(self) -> data.Source:
-        # Augmentation crops for itself.
+        # The augmentation does the cropping.
         return self._load(self.config.data.train_split, eval_crop=1.0)
 
     def _load(self, split: str, eval_crop: float) -> data.Source:
@@ -66,7 +66,7 @@ class Classification(ImageTask):
         return self.model.apply(variables, self.normalize(images), train=False)
 
     def loss(self, variables: dict, batch: dict, rng: jax.Array):
-        """Returns what `Task.loss` says; with MixUp, top-1 is against the unmixed labels."""
+        """Returns what `Task.loss` documents; with MixUp, top-1 is against the unmixed labels."""
         images = self.normalize(batch["image"])
         mix = None
         if self.config.mixup_alpha:
@@ -104,7 +104,7 @@ class Classification(ImageTask):
         """Returns the mean loss, "top1" and "top5" as fractions, and the number of examples."""
         examples = outputs["examples"]
         if not examples:
-            raise InputError("The split to evaluate has no examples: name another split.")
+            raise InputError("The split has no examples to evaluate: name another split.")
         return {
             "loss": outputs["loss"] / examples,
             "top1": outputs["top1"] / examples,
@@ -114,14 +114,15 @@ class Classification(ImageTask):
 
 
 def mixup(rng: jax.Array, alpha: float) -> Callable[[jax.Array], jax.Array]:
-    """Returns what mixes each example with its neighbour (Zhang et al., "mixup", ICLR 2018).
+    """Returns a function that mixes each example with its neighbor (Zhang et al., ICLR 2018).
 
-    It takes and returns float [B, ...]: images, or the probabilities that are their targets.
+    The function takes and returns float [B, ...]: images, or the probabilities that are their
+    targets.
 
     Args:
       rng: draws one share for the whole batch.
-      alpha: above 0; the share of the example itself is of Beta(alpha, alpha), made at least 1/2,
-        which changes the distribution of the mixtures in nothing.
+      alpha: above 0. The share of the example itself follows Beta(alpha, alpha), mirrored to be at
+        least 1/2, which leaves the distribution of the mixtures unchanged.
     """
     share = jax.random.beta(rng, alpha, alpha)
     share = jnp.maximum(share, 1 - share)
@@ -129,5 +130,5 @@ def mixup(rng: jax.Array, alpha: float) -> Callable[[jax.Array], jax.Array]:
 
 
 def _in_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """Whether each label is among its k largest logits; equal logits count lower classes first."""
+    """Whether each label is among its k largest logits; ties favor lower classes."""
     return (jax.lax.top_k(logits, k)[1] == labels[:, None]).any(axis=-1)

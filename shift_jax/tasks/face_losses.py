@@ -1,4 +1,4 @@
-"""What makes embeddings of one face alike: softmax heads with and without margins, center loss."""
+"""Losses of face embeddings: softmax heads with and without margins, and center loss."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class FaceClassifier(nn.Module):
-    """An embedding network with what trains it: a head over the identities, and their centers.
+    """An embedding network with the parts that train it: a head over identities, and their centers.
 
-    The centers are in the collection "batch_stats", float32 [N, D], since like BatchNorm's
-    statistics they follow the batches without a gradient.
+    The centers, float32 [N, D], are in the collection "batch_stats", since they follow the batches
+    without a gradient, as BatchNorm's statistics do.
 
     Attributes:
       network: from images to embeddings [B, D].
       num_identities: N.
-      center_rate: α of `moved_centers`; None does without centers.
+      center_rate: α of `moved_centers`; None for no centers.
       margin, margin_size, margin_scale: see `IdentityHead`.
     """
 
@@ -38,14 +38,14 @@ class FaceClassifier(nn.Module):
     margin_scale: float = 64.0
 
     def embed(self, images: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b d"]:
-        """Returns the embeddings, float32, not yet of unit length."""
+        """Returns the embeddings, float32, not normalized."""
         return self.network(images, train).astype(jnp.float32)
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w c"], labels: Int[Array, " b"], train: bool = False
     ) -> tuple[Float[Array, "b n"], Float[Array, ""]]:
-        """Returns the logits, with their margin, and the center loss, to the centers before.
+        """Returns the logits with their margin, and the center loss.
 
         In training it then moves the centers.
         """
@@ -64,19 +64,19 @@ class FaceClassifier(nn.Module):
 
 
 class IdentityHead(nn.Module):
-    """From embeddings to logits over the identities that are trained on.
+    """A layer from embeddings to logits over the identities to train on.
 
     Attributes:
       num_identities: N.
       margin: "none", a linear layer with bias, as in the paper; "cosface", s (cos θ - m) for the
         true identity (Wang et al., CVPR 2018, Eq. 4); or "arcface", s cos(θ + m) (Deng et al., CVPR
-        2019, Eq. 3). With both it is s cos θ for the other identities, θ being the angle between
-        the embedding and the identity's weights.
+        2019, Eq. 3). Both give s cos θ for the other identities, where θ is the angle between the
+        embedding and the weights of the identity.
       margin_size: m, in cosines or in radians.
       margin_scale: s.
 
     Raises:
-      InputError: another margin.
+      InputError: an unknown margin.
     """
 
     num_identities: int
@@ -88,7 +88,7 @@ class IdentityHead(nn.Module):
     def __call__(
         self, embeddings: Float[Array, "b d"], labels: Int[Array, " b"]
     ) -> Float[Array, "b n"]:
-        """Returns the logits; without a margin, `labels` change nothing."""
+        """Returns the logits; without a margin, `labels` have no effect."""
         check_choice("margin", self.margin, MARGINS)
         shape = (embeddings.shape[-1], self.num_identities)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape)
@@ -103,9 +103,9 @@ class IdentityHead(nn.Module):
 
 
 def _cosines_of_larger_angles(cosines: Float[Array, "b n"], margin: float) -> Float[Array, "b n"]:
-    """Returns cos(θ + m), and where that would pass π, a line that goes on falling.
+    """Returns cos(θ + m), and cos θ - m sin m, which keeps falling, where θ + m exceeds π.
 
-    The line is cos θ - m sin m, as in the authors' code.
+    ArcFace's own code does the same.
     """
     sines = jnp.sqrt(jnp.maximum(1 - cosines**2, 1e-12))
     larger = cosines * math.cos(margin) - sines * math.sin(margin)
@@ -113,7 +113,7 @@ def _cosines_of_larger_angles(cosines: Float[Array, "b n"], margin: float) -> Fl
 
 
 def normalized(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Returns x / |x|₂ along the last axis; of zeros zeros, with a finite gradient."""
+    """Returns x / |x|₂ along the last axis; zeros stay zeros, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
 
 
@@ -122,8 +122,8 @@ def center_loss(
 ) -> Float[Array, ""]:
     """Returns ½ mean |x_i - c_y(i)|² (Wen et al., ECCV 2016, Eq. 2, which has the sum).
 
-    The mean keeps its weight against softmax the same for all batch sizes. Centers get no gradient:
-    `moved_centers` moves them.
+    With the mean, the weight against softmax is the same for all batch sizes. Centers get no
+    gradient: `moved_centers` moves them.
     """
     distances = embeddings - jax.lax.stop_gradient(centers)[labels]
     return 0.5 * (distances**2).sum(-1).mean()
@@ -137,7 +137,7 @@ def moved_centers(
 ) -> Float[Array, "n d"]:
     """Returns c_j - α Σ_{i: y(i) = j} (c_j - x_i) / (1 + #{i: y(i) = j}) (Wen et al., Eq. 4).
 
-    Over the global batch: in a jit that splits it over devices, the sums are over all of them.
+    The sums are over the global batch, also in a jit that splits it over devices.
 
     Args:
       embeddings: of the batch.

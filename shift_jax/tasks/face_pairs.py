@@ -1,4 +1,4 @@
-"""Which pairs of faces Labeled Faces in the Wild (LFW) and YouTube Faces (YTF) compare.
+"""The pairs of faces that Labeled Faces in the Wild (LFW) and YouTube Faces (YTF) compare.
 
 Section 3.3 of the paper (Table 8) tests on 6,000 pairs of images of LFW and 5,000 pairs of videos
 of YTF.
@@ -23,7 +23,7 @@ _SPLITS_COLUMNS = ("split", "first", "second", "same")
 
 
 class _Row(NamedTuple):
-    """One pair of a protocol: names of two images or videos, on this line of its file."""
+    """One pair of a protocol: the names of two images or videos, on this line of its file."""
 
     first: str
     second: str
@@ -38,9 +38,10 @@ def lfw_pairs(
 ) -> Pairs:
     """Reads the pairs of LFW's View 2 (`pairs.txt`) or of another set in its format.
 
-    The first line has the numbers of folds F and of pairs N of either kind in each. F times follow
-    N lines `name i j`, images i and j of one person, and N lines `name i other_name j`, with tabs
-    or spaces between. Image i is `root/name/name_000i` with an ending of images.
+    The first line gives the number of folds F and the number N of pairs of either kind in each. For
+    each fold follow N lines `name i j`, images i and j of one person, and N lines `name i
+    other_name j`, separated by tabs or spaces. Image i is `root/name/name_000i` with the extension
+    of an image.
 
     Args:
       pairs_file: the text file.
@@ -48,7 +49,7 @@ def lfw_pairs(
 
     Raises:
       InputError: a file that cannot be read or is not in this format, with the number of the line,
-        or no pair of which both images exist. Single images may be missing: see `Pairs.missing`.
+        or no pair whose images both exist. Single images may be missing: see `Pairs.missing`.
     """
     lines = _lines(pairs_file)
     header = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", lines[0])
@@ -56,13 +57,13 @@ def lfw_pairs(
     if not num_folds * half:
         raise InputError(
             f"Line 1 of {pairs_file} is {lines[0][:80]!r}, expected the numbers of folds and of "
-            "pairs of either kind in each, such as '10 300': take pairs.txt of LFW's View 2."
+            "pairs of either kind in each, such as '10 300': use pairs.txt of LFW's View 2."
         )
     expected = 2 * num_folds * half
     if len(lines) - 1 != expected:
         raise InputError(
             f"{pairs_file} has {len(lines) - 1:,} lines of pairs, expected {expected:,} after its "
-            f"first line {lines[0].strip()!r}: get the whole file."
+            f"first line {lines[0].strip()!r}: download the whole file."
         )
     rows = []
     for number, line in enumerate(lines[1:], start=2):
@@ -71,11 +72,11 @@ def lfw_pairs(
         pattern = r"(\S+)\s+(\d+)()\s+(\d+)" if same else r"(\S+)\s+(\d+)\s+(\S+)\s+(\d+)"
         match = re.fullmatch(pattern, line.strip())
         name, i, other, j = match.groups() if match else ("", "", "", "")
-        # An image with itself, or one person as two, would be a damaged line too.
+        # A damaged line may also pair an image with itself, or a person as two.
         if not match or (i == j if same else name == other):
             raise InputError(
                 f"Line {number} of {pairs_file} is {line.strip()[:80]!r}, expected "
-                f"'{'name i j' if same else 'name i other_name j'}': take an undamaged file."
+                f"'{'name i j' if same else 'name i other_name j'}': use an undamaged file."
             )
         rows.append(_Row(_lfw_name(name, i), _lfw_name(other or name, j), same, fold, number))
 
@@ -99,7 +100,7 @@ def lfw_pairs(
         find,
         lambda row, first, second: (first, second),
         f"{root} has both images of none of the {len(rows):,} pairs in {pairs_file}, expected "
-        f"{rows[0].first}.jpg and so on in it: name the folder of the persons' folders.",
+        f"{rows[0].first}.jpg and so on in it: name the folder that has a folder for each person.",
     )
 
 
@@ -112,20 +113,21 @@ def ytf_pairs(
     """Reads the pairs of videos of YouTube Faces (`splits.txt`, Wolf et al., CVPR 2011).
 
     The file has comma-separated columns, `split number, pair number, first name, second name, is
-    same` with lines such as `1, 1, A_Person/1, A_Person/5, 1`. The columns are found in the first
-    line by the words split, first, second and same; others are ignored. The frames of a video are
-    the images in `root/A_Person/1`. `Pairs.images` has only the frames that are drawn.
+    same` with lines such as `1, 1, A_Person/1, A_Person/5, 1`. The words split, first, second and
+    same in the first line identify the columns; other columns are ignored. The frames of a video
+    are the images in `root/A_Person/1`. `Pairs.images` has only the frames that are drawn.
 
     Args:
       splits_file: the text file.
       root: the folder with a folder for each person.
-      seed: the frames drawn for a pair depend on it, on the pair's line and on the numbers of
-        frames of both videos.
-      count: pairs of frames for each pair of videos; the paper averages 100.
+      seed: of the frames drawn for a pair, which also depend on the line of the pair and on the
+        numbers of frames of both videos.
+      count: pairs of frames for each pair of videos; the paper averages over 100.
 
     Raises:
       InputError: a file that cannot be read or is not in this format, with the number of the line,
-        or no pair of which both videos have frames. See `Pairs.missing` for single videos.
+        or no pair whose videos both have frames. Single videos may be missing: see
+        `Pairs.missing`.
     """
     positive_int("count", count)
     lines = _lines(splits_file)
@@ -134,10 +136,10 @@ def ytf_pairs(
     if any(len(places) != 1 for places in found):
         raise InputError(
             f"Line 1 of {splits_file} is {lines[0].strip()[:80]!r}, expected names of columns, one "
-            f"with each of the words {', '.join(_SPLITS_COLUMNS)}: take YouTube Faces' splits.txt."
+            f"with each of the words {', '.join(_SPLITS_COLUMNS)}: use splits.txt of YouTube Faces."
         )
     if len(lines) == 1:
-        raise InputError(f"{splits_file} ends after its first line: get the whole file.")
+        raise InputError(f"{splits_file} ends after its first line: download the whole file.")
     columns = [place for (place,) in found]
     rows = []
     for number, line in enumerate(lines[1:], start=2):
@@ -149,7 +151,7 @@ def ytf_pairs(
             raise InputError(
                 f"Line {number} of {splits_file} is {line.strip()[:80]!r}, expected the columns "
                 f"{', '.join(header)!r} with videos such as A_Person/1 and 0 or 1 for different or "
-                "same: take an undamaged file."
+                "same: use an undamaged file."
             )
         split, first, second, same = match.groups()
         rows.append(_Row(first, second, same == "1", int(split), number))
@@ -164,15 +166,15 @@ def ytf_pairs(
         _lister(root),
         draw,
         f"{root} has frames of both videos of none of the {len(rows):,} pairs in {splits_file}, "
-        f"expected {rows[0].first}/*.jpg and so on in it: name the folder of the "
-        "persons' folders.",
+        f"expected {rows[0].first}/*.jpg and so on in it: name the folder that has a folder for "
+        "each person.",
     )
 
 
 def frame_pairs(
     num_frames_a: int, num_frames_b: int, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws pairs of frames of two videos, uniformly and independently, so that some may repeat.
+    """Draws pairs of frames of two videos, uniformly and independently; pairs may repeat.
 
     Returns:
       Positions in the first and in the second video, int64 [count] each.
@@ -197,9 +199,10 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _lister(root: str | os.PathLike[str]) -> Callable[[str], list[str]]:
-    """Returns what lists the images in a folder below `root`, sorted; none where it is missing.
+    """Returns a function that lists the images in a folder below `root`, sorted.
 
-    It takes the folder's path relative to `root`, with names in Unicode's normal form C.
+    The function takes the path relative to `root`, with names in normal form C of Unicode; a
+    missing folder has no images.
     """
 
     @functools.cache
@@ -224,13 +227,13 @@ def _look_up(
     draw: Callable[[_Row, list[str], list[str]], tuple[list[str], list[str]]],
     none_found: str,
 ) -> Pairs:
-    """Returns the rows of which both images or videos exist, as `Pairs`.
+    """Returns the rows whose images or videos both exist, as `Pairs`.
 
     Args:
       rows: all pairs of the protocol.
-      find: returns the files of a name, none where it is missing.
-      draw: returns as many files of the first as of the second, which are compared one by one.
-      none_found: what `InputError` says where no row is left.
+      find: returns the files of a name, none if it is missing.
+      draw: returns equally many files of the first and of the second, to compare one by one.
+      none_found: the message of `InputError` if no row is left.
     """
     files = {name: find(name) for name in sorted({name for row in rows for name in row[:2]})}
     kept = [row for row in rows if files[row.first] and files[row.second]]

@@ -35,7 +35,7 @@ class Faces(ImageTask):
       config: of the experiment.
 
     Raises:
-      InputError: a number of classes in the config.
+      InputError: the config sets num_classes.
     """
 
     config: FacesConfig
@@ -46,15 +46,14 @@ class Faces(ImageTask):
     )
 
     def check(self) -> None:
-        # Into the config, so that checkpoints tell whom they have seen, whatever becomes of the
-        # folder.
+        # In the config, checkpoints record whom they have seen, whatever happens to the folder.
         self.config.data.identities = tuple(self._trained_on)
         self.pairs(self.eval_split)
         super().check()
 
     @cached_property
     def _trained_on(self) -> list[str]:
-        """The names of the identities trained on."""
+        """The names of the identities to train on."""
         settings = self.config.data
         if settings.identities:
             return sorted(map(data.normalized, settings.identities))
@@ -89,14 +88,14 @@ class Faces(ImageTask):
         return data.load_identities(name, data_dir or None, size, names=names)
 
     def _open(self, split: str) -> data.Source:
-        """The images that a split's pairs need, each once."""
+        """Opens the images that the pairs of a split need, each once."""
         return self._pairs_and_source(split)[1]
 
     def pairs(self, split: str) -> Pairs:
-        """The pairs that a split compares.
+        """Returns the pairs that a split compares.
 
         Raises:
-          InputError: no such split, or what reading its files or drawing pairs refuses.
+          InputError: no such split, or its files or numbers of pairs do not fit.
         """
         return self._pairs_and_source(split)[0]
 
@@ -116,8 +115,8 @@ class Faces(ImageTask):
         settings = self.config.verification
         if not settings.data_dir:
             raise InputError(
-                f"The split {split!r} needs a folder of aligned faces: name it by --data_dir of "
-                "eval.py or --config.verification.data_dir of train.py."
+                f"The split {split!r} needs a folder of aligned faces: name it by --data_dir for "
+                "eval.py or --config.verification.data_dir for train.py."
             )
         names = {"lfw": "pairs.txt", "ytf": "splits.txt"}
         path = settings.pairs_file or os.path.join(settings.data_dir, names[split])
@@ -136,7 +135,7 @@ class Faces(ImageTask):
         return pairs, data.ImageFiles(tuple(pairs.images), self.config.data.image_size)
 
     def _open_others(self, split: str) -> tuple[Pairs, data.Source]:
-        """The pairs of identities that were not trained on."""
+        """Opens the pairs of identities that were not trained on."""
         settings = self.config.verification
         where = (self.config.data.name, self.config.data.data_dir)
         if settings.data_dir:
@@ -146,7 +145,7 @@ class Faces(ImageTask):
             raise InputError(
                 f"The split {split!r} compares identities that are not trained on, and there are "
                 "none: set data.held_out to their number, or verification.data_dir to a folder of "
-                "others."
+                "other identities."
             )
         source = self._load(*where, names)
         try:
@@ -159,7 +158,7 @@ class Faces(ImageTask):
         except InputError as error:
             raise InputError(
                 f"The {len(names)} identities that are not trained on do not have the pairs that "
-                f"verification.num_pairs and num_folds want: {error}"
+                f"verification.num_pairs and num_folds ask for: {error}"
             ) from error
         return pairs, data.Subset(source, pairs.images)
 
@@ -178,7 +177,7 @@ class Faces(ImageTask):
 
     @cached_property
     def network(self):
-        """The embedding network alone: what `embeddings` needs of the folder of identities."""
+        """The embedding network alone, which does not depend on the identities."""
         return self._network(num_classes=0)
 
     @property
@@ -187,7 +186,7 @@ class Faces(ImageTask):
 
     @property
     def _max_unreadable_in_evaluation(self) -> float:
-        return 1.0  # Their pairs are left out and counted.
+        return 1.0  # Pairs of unreadable images are left out and counted.
 
     def init(self, rng: jax.Array) -> dict:
         images = jnp.zeros((1, *self.image_shape))
@@ -199,9 +198,9 @@ class Faces(ImageTask):
         return self.network.apply(network, self.normalize(images), train=False).astype(jnp.float32)
 
     def loss(self, variables: dict, batch: dict, rng: jax.Array):
-        """Returns what `Task.loss` says: softmax + weight · center loss (Wen et al., Eq. 5).
+        """Returns what `Task.loss` documents: softmax + weight · center loss (Wen et al., Eq. 5).
 
-        The metric "top1" is of the logits with their margin, if there is one.
+        The metric "top1" uses the logits with their margin, if there is one.
         """
         (logits, center), mutated = self.model.apply(
             variables,
@@ -225,7 +224,7 @@ class Faces(ImageTask):
         return {"embeddings": self.embeddings(variables, batch["image"]), "mask": batch["mask"]}
 
     def summarize(self, split: str, outputs: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns numbers of `Verification`; of embeddings that are not finite, NaN as "auc"."""
+        """Returns numbers of `Verification`, or NaN as "auc" if an embedding is not finite."""
         if not np.isfinite(outputs["embeddings"]).all():
             return {"auc": float("nan")}
         pairs, scores = self._scores(split, outputs)

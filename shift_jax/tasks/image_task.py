@@ -1,4 +1,4 @@
-"""What the tasks on labelled images share: sources, augmentation, batches, normalisation."""
+"""What the tasks on images share: sources, augmentation, batches and normalization."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class ImageTask(abc.ABC):
-    """A task whose batches have "image" uint8 [B, H, W, C] and "label" int32 [B].
+    """A task whose batches have "image" uint8 [B, H, W, C] and mostly "label" int32 [B].
 
-    Evaluation batches have "mask" bool [B] too. A task inherits from it and says which examples a
-    split has (`_open`, `_train_source`), what its network is, and its loss and metrics.
+    Evaluation batches have "mask" bool [B] too. A subclass defines the examples of a split
+    (`_open`, `_train_source`), the network, the loss and the metrics.
 
     Args:
       config: of the experiment.
@@ -35,28 +35,30 @@ class ImageTask(abc.ABC):
       fractions: see `shift_jax.tasks.Task`.
 
     Raises:
-      InputError: a number of classes in the config.
+      InputError: the config sets num_classes.
     """
 
     fractions: frozenset[str]
 
     def __init__(self, config: ExperimentConfig):
         if "num_classes" in config.model.arguments:
-            raise InputError("num_classes comes from the dataset: leave it out of the config.")
+            raise InputError(
+                "model.num_classes comes from the dataset: leave it out of the config."
+            )
         self.config = config
         self.eval_batch_size = config.eval_batch_size
         self.eval_split = config.data.eval_split
         self._opened: dict[str, data.Source] = {}
 
     def source(self, split: str) -> data.Source:
-        """The examples of one split, in a fixed order, as they are evaluated; opened once."""
+        """Returns the examples of a split, in a fixed order and for evaluation; opens it once."""
         if split not in self._opened:
             self._opened[split] = self._open(split)
         return self._opened[split]
 
     @abc.abstractmethod
     def _open(self, split: str) -> data.Source:
-        """Opens the examples of one split."""
+        """Opens the examples of a split."""
 
     @property
     @abc.abstractmethod
@@ -64,7 +66,7 @@ class ImageTask(abc.ABC):
         """The examples to train on, opened once."""
 
     def check(self) -> None:
-        """Opens both splits and the network; raises `InputError` where they do not fit."""
+        """Opens both splits; raises `InputError` if they do not fit each other or the config."""
         channels = self.image_shape[-1]
         for name in ("mean", "std"):
             values = getattr(self.config.data, name)
@@ -80,12 +82,12 @@ class ImageTask(abc.ABC):
         test_shape = self.source(self.eval_split).image_shape
         if test_shape != self.image_shape:
             raise InputError(
-                f"The images of {self.eval_split!r} are {test_shape} and those of training "
+                f"The images of {self.eval_split!r} are {test_shape} and the training images "
                 f"{self.image_shape}: set data.image_size."
             )
 
     def _augmentation(self) -> data.Transform:
-        """The random transform of the training images; `InputError` where it makes no sense."""
+        """Returns the random transform of the training images; InputError if it does not fit."""
         settings = self.config.data
         inception_only = ("color_jitter", "randaugment_num_ops")
         unused = inception_only if settings.augmentation == "pad_crop_flip" else ("pad",)
@@ -94,8 +96,8 @@ class ImageTask(abc.ABC):
             if value:
                 raise InputError(
                     f"data.{name} is {value!r}, but data.augmentation="
-                    f"{settings.augmentation!r} has no use for it: set it to 0, or choose the "
-                    "other augmentation."
+                    f"{settings.augmentation!r} does not use it: set it to 0, or choose the other "
+                    "augmentation."
                 )
         if settings.augmentation == "pad_crop_flip":
             return data.pad_crop_flip(settings.pad, settings.flip)
@@ -123,7 +125,7 @@ class ImageTask(abc.ABC):
         )
 
     def _network(self, **more) -> nn.Module:
-        """The config's network, perhaps with more arguments."""
+        """Returns the network of the config, with more arguments if given."""
         model = self.config.model
         return create_model(
             model.name,
@@ -208,10 +210,10 @@ class ImageTask(abc.ABC):
         return "\n".join(lines), metrics
 
     def draw(self, split: str, outputs: dict, path: Path) -> None:  # noqa: B027 (an option)
-        """Draws nothing; the numbers tell all."""
+        """Draws nothing: the metrics say it all."""
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Returns uint8 [B, H, W, C] in 0..255 as float32 with the dataset's mean and deviation."""
+        """Returns uint8 [B, H, W, C] in 0..255 as float32, standardized by the config."""
         mean = np.asarray(self.config.data.mean, np.float32)
         deviation = np.asarray(self.config.data.std, np.float32)
         return (images.astype(jnp.float32) / 255 - mean) / deviation

@@ -34,7 +34,7 @@ def stylize_photo(
     Args:
       photo: from `shift_jax.data.decode.photo_files.open_photo`.
       stylizer: the network.
-      preserve_color: whether to keep the photo's colours, see `with_colors_of` there.
+      preserve_color: whether to keep the photo's colors, see `with_colors_of` there.
       progress: see `Stylizer.__call__`.
     """
     from shift_jax.data.decode.photo_files import with_colors_of

@@ -1,4 +1,4 @@
-"""Pairs of images to verify: looked up in the embeddings of the images, drawn at random, or all."""
+"""Pairs of images to verify: all, or drawn at random; and their scores."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from shift_jax.errors import InputError, positive_int
-from shift_jax.tasks.verification import check_embeddings, cosine, stratified_folds
+from shift_jax.tasks.similarity import check_embeddings, cosine
+from shift_jax.tasks.verification import stratified_folds
 
 _MOST_PAIRS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs to verify, as positions in a list of images, so that each is embedded once."""
+    """Pairs to verify, as positions in a list of images, so that each image is embedded once."""
 
     images: Sequence[str] | np.ndarray
-    """The N images to embed, in this order: paths, or the positions int64 [N] of examples in the
-    labels that the pairs were drawn from."""
+    """The N images to embed, in order: paths, or int64 [N], positions in the labels that the pairs
+    were drawn from."""
     first: np.ndarray
-    """int64 [P, K], positions in `images`. A pair's similarity is the mean over its K pairs of
-    images: one each, or for pairs of videos some pairs of their frames."""
+    """int64 [P, K], positions in `images`. The similarity of a pair is the mean over its K pairs of
+    images: one, or several pairs of frames of two videos."""
     second: np.ndarray
     """Likewise."""
     same: np.ndarray
@@ -31,43 +32,43 @@ class Pairs:
     folds: np.ndarray
     """int32 [P]."""
     missing: tuple[str, ...] = ()
-    """The images or videos that are not compared: not found, not readable, or of a person that the
-    network was trained on."""
+    """Images or videos that are left out: not found, not readable, or of a person that the network
+    was trained on."""
     num_left_out: int = 0
-    """The number of the protocol's pairs that are not here, since they need one of `missing`."""
+    """The number of pairs of the protocol that need one of `missing` and are left out."""
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns each pair's cosine similarity, the mean over its K pairs of images.
+        """Returns the cosine similarity of each pair, the mean over its K pairs of images.
 
         Args:
-          embeddings: float [N, D], of `images` in their order.
+          embeddings: float [N, D], of `images` in order.
 
         Returns:
           float64 [P].
 
         Raises:
-          InputError: another number of embeddings, or what `check_embeddings` refuses.
+          InputError: another number of embeddings, or some that `check_embeddings` refuses.
         """
         embeddings = np.asarray(embeddings)
         check_embeddings(embeddings)
         if len(embeddings) != len(self.images):
             raise InputError(
                 f"There are {len(embeddings):,} embeddings, expected one for each of the "
-                f"{len(self.images):,} images, in their order."
+                f"{len(self.images):,} images, in order."
             )
         first, second = self.first.ravel(), self.second.ravel()
         scores = np.empty(len(first))
-        # At once, the half million pairs of frames of YTF would need gigabytes.
+        # All at once, the half million pairs of frames of YTF would need gigabytes.
         for start in range(0, len(first), 10_000):
             part = slice(start, start + 10_000)
             scores[part] = cosine(embeddings[first[part]], embeddings[second[part]])
         return scores.reshape(self.first.shape).mean(axis=1)
 
     def without(self, left_out: Mapping[int, str]) -> Pairs:
-        """Returns the pairs that need none of some images, of the same list of images.
+        """Returns the pairs that need none of some images; the list of images stays.
 
         Args:
-          left_out: position in `images` to what the image is called.
+          left_out: names of images by their positions in `images`.
 
         Raises:
           InputError: no pair is left.
@@ -79,7 +80,7 @@ class Pairs:
         if not kept.any():
             raise InputError(
                 f"All {len(kept):,} pairs need one of {len(left_out):,} images that are unreadable "
-                f"or of persons trained on, such as {next(iter(left_out.values()))}: bring others."
+                f"or of persons trained on, such as {next(iter(left_out.values()))}: add others."
             )
         return dataclasses.replace(
             self,
@@ -92,7 +93,7 @@ class Pairs:
         )
 
     def describe(self) -> str:
-        """Returns one line: the numbers of pairs and images, and what was left out."""
+        """Returns one line: the numbers of pairs and images, and what is left out."""
         num_same = self.same.sum()
         text = (
             f"{num_same:,} same and {len(self.same) - num_same:,} different pairs "
@@ -116,22 +117,21 @@ def random_pairs(
 ) -> Pairs:
     """Draws distinct pairs of images at random, half of them of one identity.
 
-    So the paper draws 100,000 from MS-Celeb-1M, without the identities trained on (Section 3.3).
-
-    All pairs of one identity are equally likely, and so are all of two, so that identities with
-    many images occur more often.
+    The paper draws 100,000 such pairs from MS-Celeb-1M, without the identities trained on (Section
+    3.3). All pairs of one identity are equally likely, and so are all pairs of two identities.
+    Identities with many images therefore occur more often.
 
     Args:
       labels: int [N], the identity of each image.
-      num_pairs: how many, no two of which have the same two images.
-      seed: the pairs and folds depend on nothing else than the arguments.
-      num_folds: of `verification.stratified_folds`.
+      num_pairs: number of pairs, no two of which have the same two images.
+      seed: of the pairs and folds.
+      num_folds: see `verification.stratified_folds`.
 
     Returns:
       The pairs, those of one identity first; `images` are the positions in `labels` that occur.
 
     Raises:
-      InputError: fewer possible pairs than asked for, or numbers that do not fit.
+      InputError: fewer possible pairs than `num_pairs`, or numbers that do not fit.
     """
     positive_int("num_pairs", num_pairs)
     order, start = _by_identity(labels)
@@ -144,25 +144,24 @@ def random_pairs(
             raise InputError(
                 f"{number:,} pairs of {'the same' if same else 'different'} identities were asked "
                 f"for, and {len(order):,} images of {len(np.unique(start)):,} identities have "
-                f"{possible:,}: ask for fewer pairs or bring more images."
+                f"{possible:,}: ask for fewer pairs or add images."
             )
         ends.append(_pairs_by_number(start, same, rng.choice(possible, number, replace=False)))
     return _labelled(order, ends, num_folds, seed)
 
 
 def all_pairs(labels: np.ndarray, *, num_folds: int = 10, seed: int = 0) -> Pairs:
-    """Pairs each image with each other image once, for small sets: 100 images have 4,950 pairs.
+    """Pairs each image with every other image once, for small sets: 100 images have 4,950 pairs.
 
     Args:
       labels: int [N], the identity of each image.
-      num_folds: of `verification.stratified_folds`.
-      seed: likewise.
+      num_folds, seed: see `verification.stratified_folds`.
 
     Returns:
       The pairs, those of one identity first; `images` are the positions in `labels`.
 
     Raises:
-      InputError: more than ten million pairs, or too few of either kind for the folds.
+      InputError: more than ten million pairs, or too few pairs of either kind for the folds.
     """
     order, start = _by_identity(labels)
     if math.comb(len(order), 2) > _MOST_PAIRS:
@@ -176,7 +175,7 @@ def all_pairs(labels: np.ndarray, *, num_folds: int = 10, seed: int = 0) -> Pair
 
 
 def _by_identity(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns positions of images sorted by identity, and where in these each one's begins."""
+    """Returns image positions sorted by identity, and where the identity of each begins there."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
@@ -194,8 +193,8 @@ def _num_possible(start: np.ndarray, same: bool) -> int:
 def _pairs_by_number(start: np.ndarray, same: bool, numbers: np.ndarray) -> np.ndarray:
     """Returns the pairs of images sorted by identity with these numbers, int64 [2, len(numbers)].
 
-    Pairs are numbered by their second image, then by the first. Each image has as firsts all
-    earlier ones of its identity, or all of earlier identities.
+    Pairs are numbered by their second image, then by their first. The firsts of an image are all
+    earlier images of its identity, or all images of earlier identities.
     """
     firsts = np.arange(len(start)) - start if same else start
     up_to = np.cumsum(firsts)

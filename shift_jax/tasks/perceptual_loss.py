@@ -1,10 +1,10 @@
 """The perceptual loss of style transfer (Johnson et al., ECCV 2016), as the paper's authors use it.
 
-All images are RGB with pixels in 0..255, and all arrays float32. The convolutions have the default
-precision of the device, products of bfloat16 on TPUs and of TF32 on NVIDIA GPUs: with VGG-19 on
-photos, rounding so changed the terms of the loss by 1e-4 and the gradient by 5 and 2 % (emulated on
-a CPU). The products of Gram matrices, which are summed over all pixels and whose differences are
-squared, have full precision; they cost little beside the convolutions.
+All images are RGB with pixels in 0..255, and all arrays are float32. The convolutions run in the
+default precision of the device, which multiplies in bfloat16 on TPUs and in TF32 on NVIDIA GPUs.
+Emulated on a CPU with VGG-19 on photos, this rounding changes the terms of the loss by 1e-4 and the
+gradient by 5 % and 2 %. The products of Gram matrices, which sum over all pixels and whose
+differences are squared, run in full precision; they cost little beside the convolutions.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PerceptualLoss:
-    """λ_c · content loss + λ_s · style loss + λ_tv · total variation, of images and stylised ones.
+    """λ_c · content loss + λ_s · style loss + λ_tv · total variation of stylized images.
 
-    It is a pytree: give it to a jitted function as an argument. A jit that closes over it instead
-    makes the weights of VGG, 7 MB to `relu3_3` and 31 MB to `relu4_3`, part of the program.
+    It is a pytree: pass it to a jitted function as an argument. A jit that closes over it makes the
+    weights of VGG part of the program: 7 MB up to `relu3_3` and 31 MB up to `relu4_3`.
 
-    The authors' λ_c = 1e5 and λ_s = 1e10 to 1e11 are for torchvision's weights. Keras' are Caffe's,
-    which read undivided pixels, so that all features are larger; where they are s times as large,
-    the content loss is s² and the style loss s⁴ times as large. For Caffe's, the code of Johnson et
-    al., with the same means, has λ_c = 1 (there for `relu3_3`) and λ_s = 5.
+    The authors' λ_c = 1e5 and λ_s = 1e10 to 1e11 suit torchvision's weights. Keras' weights are
+    Caffe's, which read pixels in 0..255, so that all features are larger. Features that are s times
+    as large make the content loss s² and the style loss s⁴ times as large. For Caffe's weights, the
+    code of Johnson et al., with the same means, uses λ_c = 1 (for `relu3_3`) and λ_s = 5.
 
     Attributes:
-      vgg: the network of the features.
-      targets: for each style layer the style image's Gram matrix, from `style_targets`.
-      content_layer: where content is compared.
+      vgg: the network that computes the features.
+      targets: the Gram matrix of the style image for each style layer, from `style_targets`.
+      content_layer: the layer that compares content.
       content_weight: λ_c.
       style_weight: λ_s.
-      tv_weight: λ_tv; 0 does without.
+      tv_weight: λ_tv; 0 leaves the term out.
     """
 
     vgg: VggFeatures
@@ -61,7 +61,7 @@ class PerceptualLoss:
 
     @property
     def style_layers(self) -> tuple[str, ...]:
-        """Where style is compared."""
+        """The layers that compare style."""
         return tuple(self.targets)
 
     def __call__(
@@ -70,12 +70,12 @@ class PerceptualLoss:
         """Returns the loss and its terms, all of them float32.
 
         Args:
-          outputs: the stylised images, pixels in 0..255, which may be exceeded.
-          images: what they are made of, pixels in 0..255 of any type.
+          outputs: the stylized images, pixels in about 0..255.
+          images: the images before, pixels in 0..255 of any type.
 
         Returns:
-          The loss, and its terms with their weights, "content_loss", "style_loss" and where
-          `tv_weight` is not 0 "tv_loss", of which it is the sum.
+          The loss, and the weighted terms that it sums: "content_loss", "style_loss" and, if
+          `tv_weight` is not 0, "tv_loss".
 
         Raises:
           InputError: a layer that `vgg` does not have, or images too small for it.
@@ -97,21 +97,21 @@ def vgg_features(
 ) -> dict[str, Float[Array, "b h2 w2 c"]]:
     """Returns the outputs of some of VGG's ReLUs, float32, by their names.
 
-    Convolutions are padded with zeros; between the blocks, the maxima of 2×2 pixels are taken.
-    What is deeper than the layers is not computed.
+    Convolutions pad with zeros; 2×2 max pooling separates the blocks. Deeper layers than the
+    deepest of `layers` are not computed.
 
     Args:
       vgg: the network.
       images: pixels in 0..255 of any type.
-      layers: names such as "relu2_2", out of `vgg.layers`.
+      layers: names such as "relu2_2" from `vgg.layers`.
 
     Raises:
-      InputError: a layer that `vgg` does not have, or images of which pooling leaves nothing.
+      InputError: a layer that `vgg` does not have, or images too small for the poolings.
     """
     layers = tuple(layers)
     for layer in layers:
         check_choice("A layer of VGG", layer, vgg.layers)
-    # A 1×1 map of block n is what n - 1 poolings leave of 2^(n - 1) pixels.
+    # n - 1 poolings shrink 2^(n - 1) pixels to one pixel of block n.
     check_images(images, smallest=2 ** max(int(layer[4]) - 1 for layer in layers))
     x = (images.astype(jnp.float32) - vgg.mean) / vgg.std
     found = {}
@@ -130,7 +130,7 @@ def vgg_features(
 
 
 def gram_matrix(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
-    """Returns Fᵀ F / (C·H·W) of each image, F being [H·W, C] (Johnson et al., Eq. 3)."""
+    """Returns Fᵀ F / (C·H·W) for each image, where F is [H·W, C] (Johnson et al., Eq. 3)."""
     batch, height, width, channels = features.shape
     flat = features.reshape(batch, height * width, channels)
     products = jnp.einsum("bpc,bpd->bcd", flat, flat, precision=jax.lax.Precision.HIGHEST)
@@ -140,21 +140,20 @@ def gram_matrix(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
 def content_loss(
     features: Float[Array, "b h w c"], targets: Float[Array, "b h w c"]
 ) -> Float[Array, ""]:
-    """Returns the mean squared difference (Johnson et al., Eq. 2, and over the batch)."""
+    """Returns the mean squared difference over the batch (Johnson et al., Eq. 2)."""
     return jnp.mean((features - targets) ** 2)
 
 
 def style_loss(
     features: Mapping[str, Float[Array, "b h w c"]], targets: Mapping[str, Float[Array, "c c"]]
 ) -> Float[Array, ""]:
-    """Returns how far the Gram matrices are from the style's.
+    """Returns how far the Gram matrices are from those of the style.
 
-    For each layer of `targets` it is the mean squared difference over the batch and all entries;
-    the layers are added up. (Johnson et al., Eq. 4, have the sum over the entries; the authors'
-    weights are for the mean.)
+    It sums over the layers of `targets` the mean squared difference over the batch and all entries.
+    (Johnson et al., Eq. 4, sum over the entries; the authors' weights suit the mean.)
 
     Args:
-      features: of the layers in `targets`, others are not looked at.
+      features: by layer; layers that are not in `targets` have no effect.
       targets: Gram matrices, from `style_targets`.
     """
     return sum(
@@ -163,11 +162,11 @@ def style_loss(
 
 
 def total_variation(images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Returns the mean squared difference of pixels one above another, plus of those side by side.
+    """Returns the mean squared difference of vertical neighbors plus that of horizontal neighbors.
 
-    That is the anisotropic total variation with squares (Mahendran and Vedaldi, CVPR 2015, with
-    β = 2) of the code of Johnson et al., which has half the sum. The means, like those of the other
-    terms, do not depend on the size of images and batches.
+    This is the squared anisotropic total variation (Mahendran and Vedaldi, CVPR 2015, with β = 2)
+    in the code of Johnson et al., which takes half the sum. Means do not depend on the size of
+    images and batches, like the other terms.
     """
     images = images.astype(jnp.float32)
     down, right = images[:, 1:] - images[:, :-1], images[:, :, 1:] - images[:, :, :-1]
@@ -181,12 +180,12 @@ def style_targets(
 
     Args:
       vgg: the network.
-      style_image: of the size at which its strokes are to be learned.
-      layers: where.
+      style_image: in the size at which its strokes should be learned.
+      layers: of VGG.
 
     Raises:
-      InputError: another shape or type of image, an image too small, or a layer that `vgg` does
-        not have.
+      InputError: another shape or dtype, an image that is too small, or a layer that `vgg` does not
+        have.
     """
     if style_image.dtype != np.uint8 or style_image.ndim != 3 or style_image.shape[2] != 3:
         raise InputError(

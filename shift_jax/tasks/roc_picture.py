@@ -1,4 +1,4 @@
-"""A picture of ROC curves for people to look at."""
+"""A picture of ROC curves."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LOWEST_FAR = 1e-4
 
 
 def steps(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at each false accept rate the largest true accept rate that stays within it.
+    """Returns for each false accept rate (FAR) the largest true accept rate (TAR) within it.
 
-    The first is that of one false accept, 1 / different pairs: what is left of it was not measured,
-    and a logarithmic axis has no FAR 0.
+    The first FAR is that of one false accept, 1 / different pairs: smaller rates are not measured,
+    and a logarithmic axis has no FAR of 0.
 
     Args:
       scores: float [P], similarities as `verification.roc` takes them.
       same: bool [P].
 
     Returns:
-      (FAR, TAR), float64 each: the TAR holds from its FAR to the next one.
+      (FAR, TAR), float64 each: each TAR holds from its FAR to the next one.
 
     Raises:
-      InputError: what `verification.roc` refuses.
+      InputError: `verification.roc` refuses the scores.
     """
     far, tar, _ = roc(scores, same)
     lowest = 1 / np.sum(~np.asarray(same))
@@ -40,18 +40,18 @@ def steps(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def save_roc(
     path: str | os.PathLike[str], curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """Draws the true accept rate over the false accept rate, 1e-4 to 1 on a logarithmic axis.
+    """Draws the true accept rate against the false accept rate, 1e-4 to 1 on a logarithmic axis.
 
-    The curves are those of `steps`. The legend has the areas under the curves (AUC) on linear axes.
+    `steps` computes the curves. The legend has the areas under the curves (AUC) on linear axes.
 
     Args:
-      path: where to write; the ending decides the format, such as .png, .svg or .pdf. A picture
-        that is there is replaced at once, or kept where drawing fails.
-      curves: name to (scores float [P], same bool [P]) as `verification.verify` takes them.
+      path: of the picture, whose extension chooses the format, such as .png, .svg or .pdf. An old
+        picture is replaced whole, or kept if drawing fails.
+      curves: (scores float [P], same bool [P]) by name, as `verification.verify` takes them.
 
     Raises:
-      InputError: no curve, an ending that is no picture, a file that cannot be written, or what
-        `verification.roc` refuses.
+      InputError: no curve, an extension of no picture, a file that cannot be written, or scores
+        that `verification.roc` refuses.
     """
     # They take seconds to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,9 +61,13 @@ def save_roc(
     path = pathlib.Path(path)
     formats = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise InputError(f"{path} has an ending for no picture, expected one such as .png or .svg.")
+        raise InputError(
+            f"{path} has an extension of no picture, expected one such as .png or .svg."
+        )
     if not curves:
-        raise InputError("There is no ROC curve to draw: give scores and labels of one at least.")
+        raise InputError(
+            "There is no ROC curve to draw: give the scores and labels of at least one."
+        )
 
     figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shift_jax.config import StyleConfig
 
 _MOST_SHOWN = 8
-_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
+_EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp")
 
 
 class Style(ImageTask):
@@ -35,7 +35,7 @@ class Style(ImageTask):
       config: of the experiment.
 
     Raises:
-      InputError: a value that no run could use.
+      InputError: a style or a loss that cannot be trained.
     """
 
     config: StyleConfig
@@ -51,8 +51,8 @@ class Style(ImageTask):
             )
         if not (config.style.content_weight or config.style.style_weight):
             raise InputError(
-                "style.content_weight and style.style_weight are both 0, so that nothing would be "
-                "learned: give at least one of them a number above 0."
+                "style.content_weight and style.style_weight are both 0, so nothing would be "
+                "learned: set at least one of them to a number above 0."
             )
         layers = config.style.style_layers
         if not layers or len(set(layers)) < len(layers):
@@ -62,8 +62,8 @@ class Style(ImageTask):
             )
         if any(config.data.mean) or not np.allclose(config.data.std, 1 / 255):
             raise InputError(
-                "data.mean and data.std are to be 0 and 1/255 here: the image transformers take "
-                "pixels in 0..255."
+                "data.mean and data.std must be 0 and 1/255 for this task: the image transformers "
+                "take pixels in 0..255."
             )
 
     def check(self) -> None:
@@ -71,13 +71,13 @@ class Style(ImageTask):
         if self.config.data.image_size % 4:
             raise InputError(
                 f"data.image_size is {self.config.data.image_size}, but the image transformers "
-                "scale by 4: take a multiple of 4."
+                "scale by 4: set it to a multiple of 4."
             )
         if len(self.source(self.eval_split)) > 4096:
             raise InputError(
                 f"The split {self.eval_split!r} has {len(self.source(self.eval_split)):,} photos, "
-                "all of which would be stylised at each evaluation: take a slice, such as "
-                "'validation[:16]'."
+                "all of which each evaluation would stylize: set data.eval_split to a slice, such "
+                "as 'validation[:16]'."
             )
         self.perceptual_loss  # noqa: B018 (opens the style image and the weights)
 
@@ -102,7 +102,7 @@ class Style(ImageTask):
 
     @cached_property
     def style_image(self) -> np.ndarray:
-        """The picture whose style is learned, uint8 [H, W, 3]."""
+        """The image whose style is learned, uint8 [H, W, 3]."""
         settings = self.config.style
         return data.read_photo(_found(settings.folder, settings.images[0]), settings.size or None)
 
@@ -114,7 +114,7 @@ class Style(ImageTask):
         vgg = read_vgg_features(
             settings.vgg_weights, settings.vgg_depth, (*layers, settings.content_layer)
         )
-        with jax.ensure_compile_time_eval():  # It may be a step's trace that asks first.
+        with jax.ensure_compile_time_eval():  # The trace of a step may ask first.
             targets = style_targets(vgg, self.style_image, layers)
         return PerceptualLoss(
             vgg=vgg,
@@ -129,7 +129,7 @@ class Style(ImageTask):
         return self.model.init(rng, jnp.zeros((1, *self.image_shape)), train=False)
 
     def loss(self, variables: dict, batch: dict, rng: jax.Array):
-        """Returns what `Task.loss` says; the metrics are the weighted terms of the loss."""
+        """Returns what `Task.loss` documents; the metrics are the weighted terms of the loss."""
         images = self.normalize(batch["image"])
         outputs = self.model.apply(variables, images, train=True)
         loss, terms = self.perceptual_loss(outputs, images)
@@ -145,45 +145,45 @@ class Style(ImageTask):
 
         each = jax.vmap(of_one)(outputs, images)
         sums = {key: jnp.where(batch["mask"], value, 0).sum() for key, value in each.items()}
-        stylised = jnp.clip(jnp.round(outputs), 0, 255).astype(jnp.uint8)
-        shown = {"photos": batch["image"], "stylised": stylised, "mask": batch["mask"]}
+        stylized = jnp.clip(jnp.round(outputs), 0, 255).astype(jnp.uint8)
+        shown = {"photos": batch["image"], "stylized": stylized, "mask": batch["mask"]}
         return {"examples": batch["mask"].sum(), **sums, **shown}
 
     def summarize(self, split: str, outputs: dict) -> dict[str, float]:
-        """Returns the mean loss and its weighted terms, and their number; also the loss negated."""
+        """Returns the mean loss, its weighted terms, its negative and the number of photos."""
         examples = outputs["examples"]
         if not examples:
             raise InputError(f"The split {split!r} has no readable photo: name another split.")
         means = {
             key: value / examples
             for key, value in outputs.items()
-            if key not in ("examples", "photos", "stylised", "mask")
+            if key not in ("examples", "photos", "stylized", "mask")
         }
         return {**means, "negative_loss": -means["loss"], "examples": int(examples)}
 
     def report(self, split: str, outputs: dict, path: Path) -> tuple[str, dict]:
-        """Also draws the stylised photos, beside `path`."""
+        """Also draws the stylized photos, beside `path`."""
         text, record = super().report(split, outputs, path)
         picture = path.with_suffix(".png")
         self.draw(split, outputs, picture)
-        return f"{text}\nstylised photos in {picture}", {**record, "picture": str(picture)}
+        return f"{text}\nstylized photos in {picture}", {**record, "picture": str(picture)}
 
     def draw(self, split: str, outputs: dict, path: Path) -> None:
-        """Draws the style, photos and what became of them."""
+        """Draws the style, some photos and their stylized versions."""
         shown = np.flatnonzero(outputs["mask"])[:_MOST_SHOWN]
-        save_sheet(path, self.style_image, outputs["photos"][shown], outputs["stylised"][shown])
+        save_sheet(path, self.style_image, outputs["photos"][shown], outputs["stylized"][shown])
 
 
 def _found(folder: str, name: str) -> str:
-    """Returns the path of a style, which may be named without the ending of its file."""
-    paths = [os.path.join(folder, name + ending) for ending in _ENDINGS]
+    """Returns the path of a style image, which may be named without its extension."""
+    paths = [os.path.join(folder, name + extension) for extension in _EXTENSIONS]
     found = [path for path in paths if os.path.isfile(path)]
     if not found:
         there = os.listdir(folder) if os.path.isdir(folder) else []
-        # Options of configs/style.py that are misspelt are taken for pictures.
+        # Misspelled options of configs/style.py look like images.
         known = (*(os.path.splitext(each)[0] for each in there), "original", "small", "coco")
         raise InputError(
-            f"There is no picture {name!r} in style.folder={folder!r}: name the folder of the "
-            f"style images, and one of them.{did_you_mean(name, known)}"
+            f"There is no image {name!r} in style.folder={folder!r}: name the folder of the style "
+            f"images, and one of them.{did_you_mean(name, known)}"
         )
     return found[0]

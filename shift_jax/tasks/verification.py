@@ -1,7 +1,7 @@
 """Verification: how well a similarity tells pairs of one identity from pairs of two.
 
-The protocol is that of LFW's View 2 (Huang et al., "Labeled Faces in the Wild", 2007): for each
-fold the threshold is chosen on all other folds. The paper reports accuracy and AUC in Table 8.
+The protocol is View 2 of LFW (Huang et al., "Labeled Faces in the Wild", 2007): the other folds
+choose the threshold of each fold. The paper reports accuracy and AUC in Table 8.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ import dataclasses
 import numpy as np
 
 from shift_jax.errors import InputError, positive_int
+from shift_jax.tasks.similarity import DIVERGED
 
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
 """The false accept rates at which the true accept rate is reported."""
-
-_DIVERGED = (
-    "are not finite, so the network has probably diverged: take an earlier checkpoint or a lower "
-    "learning rate."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,30 +22,31 @@ class Verification:
     """What `verify` measured. Rates and accuracies are fractions."""
 
     accuracy: float
-    """Mean over the folds, each with the threshold that is best on the others."""
+    """Mean over the folds, each with the best threshold of the other folds."""
     accuracy_std: float
-    """Standard deviation of the folds' accuracies, `np.std` with ddof=0 as in FaceNet's code: the ±
-    of Table 8."""
+    """Standard deviation of the accuracies of the folds, `np.std` with ddof=0 as in FaceNet's code:
+    the ± of Table 8."""
     accuracy_standard_error: float
-    """Of the mean, as LFW's own results pages have it: the deviation with ddof=1 over √folds."""
+    """Standard error of the mean, as on LFW's results pages: the deviation with ddof=1 over
+    √folds."""
     fold_accuracies: tuple[float, ...]
     fold_thresholds: tuple[float, ...]
     threshold: float
-    """For use: a similarity above it means the same identity. Over all pairs it has the largest
-    mean of the share of same pairs accepted and of different ones rejected, whatever their numbers.
-    The accuracies are not measured with it."""
+    """Threshold for use: a larger similarity means the same identity. Over all pairs, it maximizes
+    the mean of two shares, of same pairs accepted and of different pairs rejected. The accuracies
+    do not use it."""
     auc: float
     """Area under the ROC curve of all pairs."""
     eer: float
-    """Equal error rate: where the false accept and the false reject rate cross, interpolated."""
+    """Equal error rate: where the false accept and false reject rates cross, interpolated."""
     tar_at_far: dict[float, float | None]
-    """For each of `FAR_TARGETS` the largest true accept rate whose false accept rate is at most the
-    target; None with fewer than 1 / FAR different pairs, where the target would allow not one."""
+    """For each of `FAR_TARGETS`, the largest true accept rate whose false accept rate is at most
+    the target; None with fewer than 1 / FAR different pairs, which allow no false accept."""
     num_same: int
     num_different: int
 
     def not_measurable(self) -> dict[float, str]:
-        """Returns why, for each target at which `tar_at_far` is None."""
+        """Returns the reason for each target at which `tar_at_far` is None."""
         return {
             far: f"needs {round(1 / far):,} different pairs, there are {self.num_different:,}"
             for far, tar in self.tar_at_far.items()
@@ -57,7 +54,7 @@ class Verification:
         }
 
     def as_text(self) -> str:
-        """Returns a small table with the columns of Table 8, and what belongs to it."""
+        """Returns a small table with the columns of Table 8, and remarks on it."""
         accuracy = f"{100 * self.accuracy:.2f} ± {100 * self.accuracy_std:.2f}"
         reasons = self.not_measurable()
         lines = [
@@ -75,11 +72,11 @@ class Verification:
         if self.num_same != self.num_different:
             share = commoner / (self.num_same + self.num_different)
             answer = "same" if commoner == self.num_same else "different"
-            lines.append(f"To call all pairs {answer} would be right for {100 * share:.2f} %")
+            lines.append(f"Answering {answer!r} for every pair scores {100 * share:.2f} %")
         return "\n".join(lines)
 
     def as_dict(self) -> dict:
-        """Returns all fields as JSON can hold them, and the reasons of `not_measurable`."""
+        """Returns all fields as JSON values, and the reasons of `not_measurable`."""
         return {
             **dataclasses.asdict(self),
             "fold_accuracies": list(self.fold_accuracies),
@@ -92,20 +89,20 @@ class Verification:
 def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verification:
     """Measures scored pairs by cross-validation and over all pairs.
 
-    A pair counts as the same where its score is above the threshold. Thresholds are not searched on
-    a grid: all that differ in what they accept are tried, namely the midpoints between neighbouring
-    distinct scores, the largest score itself, which accepts none, and the next float below the
-    smallest, which accepts all. Of equally good ones the middle one is taken, and of two middle
-    ones the larger.
+    A pair counts as the same if its score exceeds the threshold. The search for a threshold is
+    exact: it tries every one that accepts other pairs, namely the midpoints between neighboring
+    distinct scores, the largest score, which accepts no pair, and the next float below the
+    smallest, which accepts all. Among equally good thresholds it takes the middle one, and of two
+    middle ones the larger.
 
     Args:
-      scores: float [P], finite similarities, larger is more alike.
-      same: bool [P], whether both of a pair are the same identity.
-      folds: int [P], the fold of each pair. The folds are those that occur.
+      scores: float [P], finite similarities; larger means more alike.
+      same: bool [P], whether a pair shows one identity.
+      folds: int [P], the fold of each pair, in any numbers.
 
     Raises:
-      InputError: lengths that differ, scores that are not finite, fewer than two folds, pairs of
-        one kind only, or a fold all others of which have pairs of one kind only.
+      InputError: different lengths, scores that are not finite, fewer than two folds, pairs of one
+        kind only, or a fold without which all pairs are of one kind.
     """
     # It takes seconds to import.
     from sklearn.metrics import roc_auc_score
@@ -120,8 +117,8 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
     names = np.unique(folds)
     if len(names) < 2:
         raise InputError(
-            "All pairs are in one fold, expected at least two folds, since a fold's threshold "
-            "comes from the others: use stratified_folds."
+            "All pairs are in one fold, expected at least two folds, since the other folds choose "
+            "the threshold of each: use stratified_folds."
         )
 
     thresholds, accuracies = [], []
@@ -131,8 +128,8 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
         if others.all() or not others.any():
             kind = "the same identity" if others.all() else "different identities"
             raise InputError(
-                f"Without fold {fold} all pairs are of {kind}, expected both kinds to choose a "
-                "threshold from: use stratified_folds."
+                f"Without fold {fold} all pairs are of {kind}, expected both kinds, which it takes "
+                "to choose a threshold: use stratified_folds."
             )
         thresholds.append(_best_threshold(scores[~here], others))
         accuracies.append(float(np.mean((scores[here] > thresholds[-1]) == same[here])))
@@ -159,64 +156,22 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
 
 
 def roc(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the ROC curve: its corners for all thresholds that differ in what they accept.
+    """Returns the corners of the ROC curve, one for each set of pairs that a threshold accepts.
 
     Args:
       scores: float [P], finite similarities.
-      same: bool [P], with both values among them.
+      same: bool [P], with both values in it.
 
     Returns:
-      (false accept rate, true accept rate, threshold), each float64 [distinct scores + 1] from the
+      (false accept rate, true accept rate, threshold), each float64 [distinct scores + 1], from the
       threshold that accepts no pair to the one that accepts all.
 
     Raises:
-      InputError: lengths that differ, scores that are not finite, or pairs of one kind only.
+      InputError: different lengths, scores that are not finite, or pairs of one kind only.
     """
     scores, same = _checked(scores, same)
     thresholds, accepted_same, accepted_different = _accepted(scores, same)
     return accepted_different / accepted_different[-1], accepted_same / same.sum(), thresholds
-
-
-def check_embeddings(embeddings: np.ndarray) -> None:
-    """Raises `InputError` unless each row of float [N, D] is finite and not zero."""
-    if embeddings.ndim != 2:
-        raise InputError(
-            f"The embeddings are {list(embeddings.shape)}, expected an array [images, features]."
-        )
-    wrong = np.sum(~np.isfinite(embeddings).all(axis=1))
-    if wrong:
-        raise InputError(f"{wrong:,} of {len(embeddings):,} embeddings {_DIVERGED}")
-    zero = np.sum(~(embeddings != 0).any(axis=1))
-    if zero:
-        raise InputError(
-            f"{zero:,} of {len(embeddings):,} embeddings are all zero and have no direction, "
-            "expected those of a trained network: look at its inputs and weights."
-        )
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the cosine similarity of each row of `a` with that of `b`, float64 [P] in -1..1.
-
-    Args:
-      a: float [P, D], embeddings; they need not be normalised.
-      b: float [P, D].
-
-    Raises:
-      InputError: shapes that differ, or what `check_embeddings` refuses.
-    """
-    a, b = (np.asarray(each, np.float64) for each in (a, b))
-    if a.shape != b.shape:
-        raise InputError(
-            f"The embeddings are {list(a.shape)} and {list(b.shape)}, expected two arrays of one "
-            "shape [pairs, features]."
-        )
-    directions = []
-    for each in (a, b):
-        check_embeddings(each)
-        # By the largest value first: squares of very small or large ones leave float64's range.
-        scaled = each / np.abs(each).max(axis=1, keepdims=True)
-        directions.append(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
-    return np.clip(np.einsum("pd,pd->p", *directions), -1, 1)
 
 
 def stratified_folds(same: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
@@ -227,7 +182,7 @@ def stratified_folds(same: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     Args:
       same: bool [P].
       num_folds: at least 2, at most the number of same and of different pairs.
-      seed: the folds depend on nothing else.
+      seed: of the random order.
 
     Returns:
       int32 [P] in 0..num_folds-1.
@@ -261,7 +216,7 @@ def _checked(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarr
         raise InputError(f"same is {same.dtype}, expected bool: True for the same identity.")
     wrong = np.sum(~np.isfinite(scores))
     if wrong:
-        raise InputError(f"{wrong:,} of {len(scores):,} scores {_DIVERGED}")
+        raise InputError(f"{wrong:,} of {len(scores):,} scores {DIVERGED}")
     if same.all() or not same.any():
         raise InputError(
             f"There are {same.sum():,} same and {(~same).sum():,} different pairs, expected some "
@@ -274,7 +229,7 @@ def _accepted(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Returns (falling thresholds, accepted same, accepted different), each [distinct + 1]."""
     distinct, which = np.unique(scores, return_inverse=True)
     middle = distinct[:-1] / 2 + distinct[1:] / 2
-    # Between neighbouring floats there is none: the lower one itself separates them.
+    # Neighboring floats have no midpoint: the lower one separates them.
     middle = np.where(middle < distinct[1:], middle, distinct[:-1])
     ends = np.nextafter(distinct[0], -np.inf), distinct[-1]
     thresholds = np.concatenate([ends[:1], middle, ends[1:]])[::-1]
@@ -286,9 +241,9 @@ def _accepted(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _best_threshold(scores: np.ndarray, same: np.ndarray, balanced: bool = False) -> float:
-    """The most accurate threshold; `balanced`, as if both kinds of pairs were equally many."""
+    """The most accurate threshold; if `balanced`, as if there were equally many of both kinds."""
     thresholds, accepted_same, accepted_different = _accepted(scores, same)
-    if balanced:  # In whole numbers, in which ties are exact.
+    if balanced:  # In integers, where ties are exact.
         accepted_same = accepted_same * int((~same).sum())
         accepted_different = accepted_different * int(same.sum())
     gain = accepted_same - accepted_different
@@ -297,7 +252,7 @@ def _best_threshold(scores: np.ndarray, same: np.ndarray, balanced: bool = False
 
 
 def _equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
-    """Returns where the line between the ROC curve's corners meets FAR = 1 - TAR."""
+    """Returns where the ROC curve, interpolated between its corners, meets FAR = 1 - TAR."""
     excess = far - (1 - tar)
     after = int(np.argmax(excess >= 0))  # Never the first corner, where it is -1.
     before = after - 1

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from shift_jax.data.faces.gallery import Gallery, fingerprint
 from shift_jax.errors import InputError
-from shift_jax.tasks.verification import check_embeddings
+from shift_jax.tasks.similarity import check_embeddings
 
 if TYPE_CHECKING:
     from shift_jax.tasks.faces import Faces

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from shift_jax.config import from_dict
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
 from shift_jax.models.style import StyleTransformer
@@ -51,13 +52,13 @@ def load_stylizer(folder: str | os.PathLike[str], tile_size: int = 0) -> Stylize
         read_config(path)  # Refuses a folder that is not a run's.
         path = find_checkpoint(path / "checkpoints", "latest", best_metric="")
     variables, config = restore_variables(path)
-    arguments = dict(config["model"])
-    for key in ("dtype", "features_only"):  # As it was trained; here it is float32.
-        arguments.pop(key, None)
-    model = create_model(**arguments)
+    trained = from_dict(config).model
+    arguments = {k: value for k, value in trained.arguments.items() if k != "features_only"}
+    # In float32, whatever the data type of the training.
+    model = create_model(trained.name, initialization=trained.initialization, **arguments)
     if not isinstance(model, StyleTransformer):
         raise InputError(
-            f"{folder} has the weights of another network, {arguments['name']}: expected a run of "
+            f"{folder} has the weights of another network, {trained.name}: expected a run of "
             "configs/style.py, or --style=NAME."
         )
     return Stylizer(model, {"params": variables["params"]}, tile_size)

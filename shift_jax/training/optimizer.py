@@ -79,7 +79,7 @@ class RestartState(NamedTuple):
 
 
 def restart_every(steps: int, inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns `inner` with its state initialised anew at step 0, `steps`, 2 · `steps`, …"""
+    """Returns `inner` with its state initialized again at step 0, `steps`, 2 · `steps`, …"""
 
     def init(params) -> RestartState:
         return RestartState(jnp.zeros((), jnp.int32), inner.init(params))

@@ -37,7 +37,7 @@ def batch(labels, mask=None):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_is_smoothed_cross_entropy_of_normalised_images(config, smoothing):
+def test_loss_is_smoothed_cross_entropy_of_normalized_images(config, smoothing):
     config.label_smoothing = smoothing
     task = make_task(config)
     task.model = Logits()
@@ -134,7 +134,7 @@ def photos(config, tmp_path):
     return config
 
 
-def test_inception_trains_on_crops_and_evaluates_the_centre(photos):
+def test_inception_trains_on_crops_and_evaluates_the_center(photos):
     photos.data.eval_crop = 0.5
     task = make_task(photos)
     task.check()
@@ -143,10 +143,10 @@ def test_inception_trains_on_crops_and_evaluates_the_centre(photos):
     assert first["image"].shape == (4, 16, 16, 3)
     assert (first["image"] != second["image"]).any()
     with contextlib.closing(task.eval_batches("test", 4)) as batches:
-        centre = next(batches)
+        center = next(batches)
     photos.data.eval_crop = 1.0
     with contextlib.closing(make_task(photos).eval_batches("test", 4)) as batches:
-        assert (next(batches)["image"] != centre["image"]).any()
+        assert (next(batches)["image"] != center["image"]).any()
 
 
 def test_classes_are_those_of_the_two_splits_opened_once(photos, tmp_path, monkeypatch):
@@ -189,10 +189,10 @@ def test_synthetic_images_need_no_files(config):
     ("changes", "sentence"),
     [
         ({"augmentation": "incepton"}, "data.augmentation is 'incepton', .*mean 'inception'"),
-        ({"pad": 4}, "data.pad is 4, but data.augmentation='inception' has no use for it"),
+        ({"pad": 4}, "data.pad is 4, but data.augmentation='inception' does not use it"),
         (
             {"augmentation": "pad_crop_flip", "color_jitter": 0.4},
-            "data.color_jitter is 0.4, but data.augmentation='pad_crop_flip' has no use for it",
+            "data.color_jitter is 0.4, but data.augmentation='pad_crop_flip' does not use it",
         ),
         ({"color_jitter": -1.0}, "data.color_jitter is -1.0, expected a number from 0 to 1"),
         ({"crop_scale": (1.0, 0.08)}, "crop_scale is .*; it must be"),
@@ -209,7 +209,7 @@ def test_wrong_data_settings_are_refused_at_the_start(photos, changes, sentence)
         make_task(photos).check()
 
 
-def test_colours_of_grey_images_are_refused(config):
+def test_colors_of_gray_images_are_refused(config):
     config.data.augmentation, config.data.color_jitter = "inception", 0.4
     with pytest.raises(InputError, match="needs RGB images, but these have 1 channel"):
         make_task(config).check()

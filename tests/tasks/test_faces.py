@@ -83,7 +83,7 @@ def test_another_folder_is_tested_without_those_trained_on(config, tmp_path):
         (
             "verification.num_pairs",
             100_000,
-            "verification.num_pairs and num_folds want: 50,000 pai",
+            "verification.num_pairs and num_folds ask for: 50,000 pai",
         ),
         ("verification.num_folds", 40, "num_folds is 40, and each of at least two folds needs a"),
         ("verification.seed", -1, "verification.seed is -1, expected an integer of 0 or more"),

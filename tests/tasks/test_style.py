@@ -129,7 +129,7 @@ def test_evaluation_is_the_mean_over_readable_photos_and_shows_them(config, tmp_
 
 
 @pytest.mark.slow
-def test_two_styles_become_two_networks_of_their_colours(config, tmp_path):
+def test_two_styles_become_two_networks_of_their_colors(config, tmp_path):
     config.style.images = ("red.png", "blue.jpg")
     train(config, tmp_path / "run", devices=jax.devices()[:1])
     for name, channel in (("red", 0), ("blue", 2)):
@@ -140,8 +140,8 @@ def test_two_styles_become_two_networks_of_their_colours(config, tmp_path):
         assert losses[-1] < 0.2 * losses[0]
         record = evaluate_and_report(workdir=workdir)
         sheet = np.asarray(Image.open(record["picture"]), np.float32)
-        stylised = sheet[20:, 24:].reshape(-1, 3)
-        assert stylised.mean(0).argmax() == channel
+        stylized = sheet[20:, 24:].reshape(-1, 3)
+        assert stylized.mean(0).argmax() == channel
 
 
 def test_a_config_of_one_style_is_one_run(config):
@@ -152,7 +152,7 @@ def test_a_config_of_one_style_is_one_run(config):
     ("field", "value", "message"),
     [
         ("style.images", (), "style.images names 0 images, expected one for each run"),
-        ("style.images", ("green",), "There is no picture 'green' in style.folder="),
+        ("style.images", ("green",), "There is no image 'green' in style.folder="),
         ("style.size", 64, "red.png is 50x40 pixels, smaller than the 64 that it is to be scaled"),
         ("style.vgg_weights", "", "vgg_weights"),
         ("style.vgg_depth", 17, "16"),
@@ -160,8 +160,8 @@ def test_a_config_of_one_style_is_one_run(config):
         ("style.style_layers", (), "at least one layer and none twice"),
         ("style.style_layers", ("relu1_1", "relu1_1"), "at least one layer and none twice"),
         ("style.images", ("rde",), "one of them. Did you mean 'red'"),
-        ("data.std", (1.0,) * 3, "are to be 0 and 1/255 here"),
-        ("data.image_size", 18, "image_size is 18, .* take a multiple of 4"),
+        ("data.std", (1.0,) * 3, "must be 0 and 1/255 for this task"),
+        ("data.image_size", 18, "image_size is 18, .* set it to a multiple of 4"),
         ("style.style_weight", -1.0, "style.style_weight is -1.0, expected a number of 0 or"),
         ("data.data_dir", "nowhere", "nowhere is not a folder"),
         ("data.data_dir", "", "photos need data_dir"),
@@ -177,13 +177,13 @@ def test_what_does_not_fit_is_told_at_once(config, field, value, message):
 
 def test_weights_of_which_none_counts(config):
     config.style.content_weight = config.style.style_weight = 0.0
-    with pytest.raises(InputError, match="both 0, so that nothing would be learned"):
+    with pytest.raises(InputError, match="both 0, so nothing would be learned"):
         make_task(config)
 
 
 def test_no_style_is_learned_before_all_are_known_to_fit(config, tmp_path):
     config.style.images = ("red.png", "bleu")
-    with pytest.raises(InputError, match="no picture 'bleu' .* Did you mean 'blue'"):
+    with pytest.raises(InputError, match="no image 'bleu' .* Did you mean 'blue'"):
         train(config, tmp_path / "run", devices=jax.devices()[:1])
     assert not (tmp_path / "run").exists()
     config.style.images = ("red.png", "more/red.jpg")

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from shift_jax.errors import InputError
 from shift_jax.tasks.verification import (
     FAR_TARGETS,
-    check_embeddings,
-    cosine,
     roc,
     stratified_folds,
     verify,
@@ -172,7 +170,7 @@ def test_scores_that_say_nothing():
         assert tar == pytest.approx(far, rel=1, abs=2e-3)
 
 
-def test_neighbouring_floats_are_told_apart():
+def test_neighboring_floats_are_told_apart():
     first = 0.75
     second = np.nextafter(first, 1)
     third = np.nextafter(second, 1)
@@ -284,29 +282,6 @@ def test_a_fold_of_one_kind_is_measured_where_the_others_have_both():
         np.array([0, 0, 1, 1, 2]),
     )
     assert result.fold_accuracies == (1, 1, 1)
-
-
-def test_cosine_is_the_angle_between_rows():
-    a = np.array([[1.0, 0], [3, 4], [1, 1], [-2, 0]], np.float32)
-    b = np.array([[0.0, 5], [6, 8], [1, 0], [7, 0]], np.float32)
-    similarities = cosine(a, b)
-    assert similarities.dtype == np.float64
-    np.testing.assert_allclose(similarities, [0, 1, math.sqrt(0.5), -1], atol=1e-12)
-    np.testing.assert_allclose(cosine(1e-200 * a.astype(np.float64), b), similarities, atol=1e-12)
-    many = np.random.default_rng(0).normal(size=(200, 7))
-    assert cosine(many, 1.1 * many).max() <= 1
-
-
-def test_cosine_refuses_what_has_no_direction():
-    good, zero = np.ones((3, 2)), np.array([[1.0, 0], [0, 0], [0, 0]])
-    with pytest.raises(InputError, match="^2 of 3 embeddings are all zero"):
-        cosine(good, zero)
-    with pytest.raises(InputError, match="^1 of 3 embeddings are not finite"):
-        cosine(np.array([[1, 1], [np.nan, 1], [1, 1]]), good)
-    with pytest.raises(InputError, match=r"\[3, 2\] and \[2, 2\]"):
-        cosine(good, good[:2])
-    with pytest.raises(InputError, match=r"are \[3\]"):
-        check_embeddings(np.ones(3))
 
 
 @pytest.mark.parametrize(("num_same", "num_different", "num_folds"), [(30, 50, 10), (7, 11, 3)])
