@@ -5,7 +5,6 @@ from shift_jax import create_model
 from shift_jax.errors import InputError
 from shift_jax.models import stylizer, tiled_style
 from shift_jax.models.stylizer import Stylizer, load_style, style_names
-from tests.data.photos import photos
 
 NAME = "shift_style_transformer"
 
@@ -45,6 +44,9 @@ def test_a_network_that_failed_is_not_painted_with(monkeypatch):
 
 
 def test_the_styles_of_the_package_paint_a_real_photo():
+    pytest.importorskip("sklearn", reason="has the photos")
+    from tests.data.photos import photos
+
     photo = photos()[0][100:324:2, 200:424:2]
     gray = photo.mean(-1)
     painted = {name: load_style(name)(photo) for name in style_names()}
