@@ -1,12 +1,18 @@
-"""Edge cases and layers as parameters of the tests that every backend inherits."""
+"""Parameters of the tests that every backend inherits, and a kernel that notes when it runs."""
+
+import sys
+import types
+from typing import get_args
 
 import pytest
 
+from shift_jax.ops.fused import call, choices, xla
+from shift_jax.ops.fused.spec import Operation
 from tests.ops.fused.cases import EDGES, small_layers
 
 
 def pytest_generate_tests(metafunc):
-    """Edge cases and layers, of which each backend has some in the everyday run."""
+    """Marks the edge cases and layers that are not in a backend's everyday run as slow."""
     cls = metafunc.cls
 
     def marks(everyday: bool):
@@ -26,3 +32,35 @@ def pytest_generate_tests(metafunc):
                 for i, (key, case) in enumerate(small_layers().items())
             ],
         )
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """XLA's functions in the place of a kernel, which note in `ran` what was lowered."""
+    fake = types.ModuleType("fake")
+    fake.ran, fake.why_not = [], None
+
+    def function(name):
+        def run(operands, interpret=None, **options):
+            del interpret
+            fake.ran.append(name)
+            return getattr(xla, name)(operands, **options)
+
+        return run
+
+    for name in get_args(Operation):
+        setattr(fake, name, function(name))
+    fake.unsupported = lambda *shape: fake.why_not
+    monkeypatch.setitem(sys.modules, "shift_jax.ops.fused.tpu", fake)
+    # A value of its own, so that nothing is found in jit's caches that another test left there.
+    with call.INTERPRET(fake):
+        yield fake
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table in which the kernel is the fastest everywhere on the CPU."""
+    row = {"device_kind": "cpu", "dtype": "float32", "implementation": "pallas_tpu"}
+    rows = [{**row, "operation": name} for name in get_args(Operation)]
+    monkeypatch.setattr(choices, "_rows", lambda: rows)
+    return rows

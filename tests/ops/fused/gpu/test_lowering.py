@@ -12,14 +12,10 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.ops import shift_offsets
 from shift_jax.ops.fused import gpu
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
-
-
-def paper(channels, *args):
-    return tuple(map(tuple, shift_offsets(channels, *args).tolist()))
+from tests.ops.fused.cases import paper
 
 
 def shiftnet(batch, size, channels, features, kernel_size):

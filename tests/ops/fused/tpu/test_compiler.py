@@ -121,7 +121,7 @@ def test_a_sharded_batch_runs_the_kernels_where_it_is():
     assert any(f"[{shape[3]},{features}]" in line for line in reduced)
 
 
-def test_nothing_is_copied_between_a_kernel_and_its_neighbours():
+def test_nothing_is_copied_between_a_kernel_and_its_neighbors():
     """Two CSC modules, forward: the kernels take and give what lies in memory anyway."""
     target = device("v5e")
     modules = [CSC(256, expansion=1, dtype=jnp.bfloat16) for _ in range(2)]

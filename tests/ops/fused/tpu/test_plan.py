@@ -9,23 +9,13 @@ import pytest
 from jax.extend.core import jaxpr_as_fun
 
 from benchmarks.tpu_compiler import pallas_calls
-from shift_jax.ops import shift_offsets
 from shift_jax.ops.fused import tpu
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu import plan as planning
 from shift_jax.ops.fused.tpu import stream as streaming
 from shift_jax.ops.fused.tpu.plan import Plan, Problem, make_plan
+from tests.ops.fused.cases import anywhere, paper
 from tests.ops.fused.networks import OPERATIONS, layers, program
-
-
-def paper(channels, *args):
-    return tuple(map(tuple, shift_offsets(channels, *args).tolist()))
-
-
-def anywhere(channels, reach, seed=0):
-    offsets = np.random.default_rng(seed).integers(-reach, reach + 1, (channels, 2))
-    return tuple(map(tuple, offsets.tolist()))
-
 
 # --- bytes -------------------------------------------------------------------------------------
 
