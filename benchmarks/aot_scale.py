@@ -4,11 +4,11 @@
     python benchmarks/aot_scale.py [--cells=v5e-16x2048,...] [--programs=DIR]
     python benchmarks/aot_scale.py --markdown
 
-Compiles the step that train.py runs (bfloat16, 224×224, 1,000 classes, SGD with momentum, the
-batch over the chips) for each number of chips and global batch, and writes what a chip holds, what
-it sends and an estimate of the time. A batch that does not fit is computed in more parts until it
-does. One compilation takes minutes; each is written to the table at once, and what the table has
-is left out.
+It compiles the step that train.py runs (bfloat16, 224×224, 1,000 classes, SGD with momentum, the
+batch split over the chips) for each number of chips and global batch, and writes what a chip holds,
+what it sends, and an estimate of the time. If a batch does not fit, the step computes it in more
+parts. A compilation takes minutes; the script writes each row at once and skips the rows that the
+table already has.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from shift_jax.files import replaced_file
 from shift_jax.markdown import markdown_table
 
 TABLE = Path(__file__).parent / "results" / "aot_scale.csv"
-SECONDS_PER_HOP = 1e-6  # About, from one chip to the next: jax-ml.github.io/scaling-book/tpus.
+SECONDS_PER_HOP = 1e-6  # Approximate, to the next chip: jax-ml.github.io/scaling-book/tpus.
 
 
-# Each batch on each slice; the same share of a chip alone; shared states. The first that does not
-# fit, 1,024 images on a chip, saves the compilation of those that are larger.
+# Each batch on each slice, the same images per chip on one chip alone, and shared states. After a
+# cell that does not fit, such as 1,024 images on a chip, larger ones need no compilation.
 CELLS = (
     *(
         Cell(name, batch)
@@ -47,7 +47,7 @@ CELLS = (
 
 
 def row_of(cell: Cell, found: dict) -> dict:
-    """The row of the table, all figures of one chip but images_per_s."""
+    """Returns the row of the table; all figures but images_per_s are those of one chip."""
     where = SLICES[cell.slice]
     chip = CHIPS[where.chip]
     row = {
@@ -85,8 +85,9 @@ def row_of(cell: Cell, found: dict) -> dict:
         "collective_ms": f"{sending * 1e3:.3f}",
         "latency_ms": f"{latency * 1e3:.3f}",
     }
-    # The compiler counts the body of a loop once. That of the parts is all but the update, which
-    # reads parameters, momentum and gradients and writes the first two. Of others it is unknown.
+    # The compiler counts the body of a loop once. The loop over the parts has everything but the
+    # update, which reads parameters, momentum and gradients and writes the first two. What other
+    # loops have is unknown.
     loops, parts = trip_counts(found["text"]), cell.accumulation
     if loops != [parts] * (parts > 1):
         return row
@@ -105,7 +106,7 @@ def row_of(cell: Cell, found: dict) -> dict:
 
 
 def kept_program(cell: Cell, directory: Path | None) -> dict:
-    """The program, from the directory or, where that has none, the compiler."""
+    """Returns the program from the directory or, if it is not there, from the compiler."""
     path = directory / f"{str(cell).replace('/', '_')}.json.gz" if directory else None
     if path and path.exists():
         return json.loads(gzip.decompress(path.read_bytes()))
@@ -125,7 +126,7 @@ def read_table() -> dict[str, dict]:
 
 
 def row_of_less(cell: Cell, rows: dict[str, dict]) -> dict | None:
-    """The row that says that no more images did not fit on such a chip, if there is one."""
+    """Returns a row of the table that no more images per chip failed to fit, if there is one."""
     for name, row in rows.items():
         other = Cell.parse(name)
         same_chip = SLICES[other.slice].chip == SLICES[cell.slice].chip
@@ -135,7 +136,7 @@ def row_of_less(cell: Cell, rows: dict[str, dict]) -> dict | None:
 
 
 def measure(cell: Cell, rows: dict[str, dict], flags) -> None:
-    """Adds the cell to the rows and to the table, in more parts until it fits."""
+    """Adds the cell to the rows and to the table, in more and more parts until it fits."""
     while True:
         row = rows.get(str(cell))
         if row is None or flags.again:
@@ -206,9 +207,11 @@ def markdown(rows: dict[str, dict]) -> str:
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default=",".join(map(str, CELLS)), help="such as v5e-16x2048")
-    parser.add_argument("--again", action="store_true", help="also what the table has")
-    parser.add_argument("--programs", type=Path, help="where compiled programs are kept")
-    parser.add_argument("--markdown", action="store_true", help="print the table and compile none")
+    parser.add_argument("--again", action="store_true", help="also the cells that the table has")
+    parser.add_argument("--programs", type=Path, help="a directory to keep compiled programs in")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables and compile nothing"
+    )
     flags = parser.parse_args(argv)
     rows = read_table()
     if flags.markdown:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from benchmarks import tpu_compiler  # noqa: F401 it must come before the first use of JAX.
+from benchmarks import tpu_compiler  # noqa: F401 It must precede the first use of JAX.
 from shift_jax.config import ClassificationConfig
 from shift_jax.models import create_model
 from shift_jax.tasks.classification import Classification
@@ -26,13 +26,13 @@ class Slice(NamedTuple):
     """Chips that work together.
 
     Attributes:
-      chip: a key of `CHIPS`, which has peak and memory bandwidth.
-      topology: its name to the compiler.
+      chip: a key of `CHIPS`, which has the peak and the memory bandwidth.
+      topology: its name in the compiler.
       hbm_bytes: of one chip.
-      ici_bytes_per_s: that one chip can send while a sum goes over all links. As published a v5e
-        has 4 links and 1,600 Gbit/s, a v4 6 links and 2,400 Gbit/s (cloud.google.com/tpu/docs). A
-        v5e's links go around the edges along 16 chips only (jax-ml.github.io/scaling-book/tpus), so
-        the corners of 4×4 send over 2 of 4.
+      ici_bytes_per_s: what one chip can send while a sum uses all links. As published, a v5e has
+        4 links and 1,600 Gbit/s, a v4 6 links and 2,400 Gbit/s (cloud.google.com/tpu/docs). The
+        links of a v5e wrap around only along 16 chips (jax-ml.github.io/scaling-book/tpus), so the
+        corners of 4×4 send over 2 of 4.
       hops: from a chip to the farthest one.
       options: of the topology. One device of a v4 is a chip with both of its cores.
     """
@@ -54,7 +54,7 @@ SLICES = {
 
 
 class Cell(NamedTuple):
-    """One compilation: `batch` is of all chips, of which `fsdp` share a state."""
+    """One compilation: `batch` images on all chips; each `fsdp` of them share a state."""
 
     slice: str
     batch: int
@@ -83,19 +83,19 @@ class Cell(NamedTuple):
 
     @property
     def part(self) -> int:
-        """Images that a chip has in memory at once."""
+        """The images that a chip holds in memory at once."""
         return self.batch // self.chips // self.accumulation
 
 
 class ImageNet(Classification):
-    """The task without the images: only their shape is needed."""
+    """The task without the images, of which only the shape matters."""
 
     image_shape = IMAGE_SHAPE
     model = create_model("shiftnet_a", dtype=jnp.bfloat16, num_classes=1000)
 
 
 def program(cell: Cell) -> dict:
-    """Returns what the compiler says of a cell, "error" alone if it does not fit."""
+    """Returns what the compiler says about a cell, or only "error" if it does not fit."""
     where = SLICES[cell.slice]
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=where.topology, **where.options

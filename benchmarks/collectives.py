@@ -1,4 +1,4 @@
-"""Which collectives a compiled program has, and what each chip sends for them."""
+"""The collectives of a compiled program, and what each chip sends for them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Collective:
 
     @property
     def passes(self) -> int:
-        """How often the data goes round: a sum is scattered and gathered."""
+        """How often the data goes around: a sum is scattered and gathered."""
         return 2 if self.kind == "all-reduce" else 1
 
     @property
     def link_bytes(self) -> float:
-        """What one chip sends in one execution, as a ring does it.
+        """The bytes that one chip sends in one execution around a ring.
 
-        2 (n - 1) / n of the array for the sum of n chips (Patarasuk and Yuan 2009), half of it to
-        scatter or to gather; a permutation sends the array once.
+        A sum over n chips sends 2 (n - 1) / n of the array (Patarasuk and Yuan 2009), a scatter or
+        a gather half of that; a permutation sends the array once.
         """
         if self.kind == "collective-permute":
             return self.payload_bytes
@@ -48,14 +48,14 @@ class Collective:
 
 
 def collectives(text: str, chips: int) -> list[Collective]:
-    """Returns the collectives of a compiled module, those in loops as often as these run.
+    """Returns the collectives of a compiled module, those in loops once for each execution.
 
-    A sum of which each chip then keeps its part, in a fusion of the TPU's compiler, is a
-    reduce-scatter: that is how it is executed.
+    If each chip keeps only its part of a sum, in a fusion of the TPU's compiler, the sum counts as
+    the reduce-scatter that the chips execute.
 
     Args:
-      text: of the module, as `compiled.as_text()` gives it.
-      chips: that the program was compiled for; a collective without groups is over all of them.
+      text: of the module, from `compiled.as_text()`.
+      chips: that the program was compiled for; a collective without groups involves all of them.
 
     Raises:
       ValueError: a loop does not say how often it runs.
@@ -85,14 +85,14 @@ def collectives(text: str, chips: int) -> list[Collective]:
 
 
 def trip_counts(text: str) -> list[int]:
-    """Returns how often each loop of a compiled module runs when it is reached."""
+    """Returns how often each loop of a compiled module runs each time it is reached."""
     computations, _ = _computations(text)
     lines = (line for lines in computations.values() for line in lines)
     return [_trips(line, computations) for line in lines if " while(" in line]
 
 
 def totals(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
-    """Returns executions and payload bytes of one run, of each kind that there is."""
+    """Returns the executions and payload bytes of one run, for each kind that occurs."""
     sums: dict[str, tuple[int, int]] = {}
     for one in found:
         count, size = sums.get(one.kind, (0, 0))
@@ -101,7 +101,7 @@ def totals(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation, and the name of the first one executed."""
+    """Returns the instructions of each computation, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     entry, lines = "", None
     for line in text.splitlines():
@@ -126,7 +126,7 @@ def _visit(name: str, factor: int, computations: dict, times: dict) -> None:
 
 
 def _trips(line: str, computations: dict) -> int:
-    """How often a loop runs: as it says, or as a counter that grows from 0 to a constant."""
+    """Returns how often a loop runs: by its own word, or by a counter from 0 to a constant."""
     known = re.search(r'known_trip_count"?:\s*\{"?n"?:"?(\d+)', line)
     if known:
         return int(known[1])
@@ -150,12 +150,12 @@ def _trips(line: str, computations: dict) -> int:
 
 
 def _operands(text: str) -> list[str]:
-    """Names in the parentheses after the opcode."""
+    """Returns the names in the parentheses after the opcode."""
     return re.findall(r"%([\w.-]+)", re.search(r" [\w-]+\((%.*?)\)", text)[1])
 
 
 def _group(line: str, chips: int) -> int:
-    """Chips in a group: of {{0,1},{2,3}}, of [2,2]<=[4], of mesh['a'=2,'b'=2] {'a'} and of {}."""
+    """Returns the size of a group: {{0,1},{2,3}}, [2,2]<=[4], mesh['a'=2,'b'=2] {'a'} or {}."""
     groups = line.partition("replica_groups=")[2]
     if groups.startswith("mesh["):
         axes, _, names = groups.partition("}")[0].partition("] {")
@@ -182,7 +182,7 @@ def _nbytes(text: str) -> int:
 
 
 def _of_started(result: str, kind: str) -> int:
-    """Of ((operands), (results), ...) the results; a gather's are the larger ones."""
+    """Returns the results of ((operands), (results), ...); a gather's are the larger ones."""
     sizes = _shapes(result)
     if kind == "collective-permute":
         return sizes[1]

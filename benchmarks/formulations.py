@@ -1,7 +1,7 @@
 """Formulations of the shift in XLA operations: the library's two and those that lost to them.
 
 Each takes `x` [..., H, W, C] and a static (dy, dx) for each channel. Only the winners live in
-`shift_jax/ops/shift.py`; `benchmarks/results/README.md` tells why they won.
+`shift_jax/ops/shift.py`; `benchmarks/results/README.md` explains why they won.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def runs(offsets):
 
 
 def move(x, dy, dx):
-    """The whole tensor moved by one offset, zero filled."""
+    """Moves the whole tensor by one offset, filling with zeros."""
     height, width = x.shape[-3:-1]
     dy, dx = int(np.clip(dy, -height, height)), int(np.clip(dx, -width, width))
     padding = [(0, 0, 0)] * (x.ndim - 3) + [(-dy, dy, 0), (-dx, dx, 0), (0, 0, 0)]
@@ -121,7 +121,7 @@ def advanced_index(x, offsets):
 
 
 def updates(x, offsets):
-    """Each run of channels written into zeros."""
+    """Writes each run of channels into zeros."""
     height, width = x.shape[-3:-1]
     out = jnp.zeros_like(x)
     for (dy, dx), a, b in runs(offsets):
@@ -133,7 +133,7 @@ def updates(x, offsets):
 
 
 def depthwise_one_hot(x, offsets):
-    """Not exact: 0 · NaN of a neighbour is NaN."""
+    """Not exact: 0 · NaN of a neighbor is NaN."""
     table, channels = np.asarray(offsets), x.shape[-1]
     ry, rx = np.abs(table).max(axis=0)
     kernel = np.zeros((2 * ry + 1, 2 * rx + 1, 1, channels), np.float32)
@@ -153,12 +153,12 @@ def convolution(x, kernel, groups=1):
 
 
 def sum_of_directions(x, w, offsets):
-    """Shift and pointwise convolution as one small product for each direction."""
+    """Computes shift and pointwise convolution as one small product for each direction."""
     return sum(move(x[..., a:b], *o) @ w[a:b] for o, a, b in runs(offsets))
 
 
 def dense_scattered(x, w, offsets):
-    """Shift and pointwise convolution as one k×k convolution, mostly of zeros. Not exact."""
+    """Computes both as one k×k convolution, mostly of zeros. Not exact."""
     table = np.asarray(offsets)
     ry, rx = np.abs(table).max(axis=0)
     kernel = jnp.zeros((2 * ry + 1, 2 * rx + 1, *w.shape), w.dtype)
@@ -183,7 +183,7 @@ FUSED = {"sum_of_directions": sum_of_directions, "dense_scattered": dense_scatte
 
 
 def with_adjoint(formulation):
-    """The formulation with its adjoint, the same with offsets negated, as its derivative."""
+    """Returns the formulation with its adjoint, the same with negated offsets, as derivative."""
 
     def shifted(x, offsets):
         back = tuple((-dy, -dx) for dy, dx in offsets)
@@ -214,7 +214,7 @@ def candidates(offsets, training):
 
 
 def training_step(function):
-    """f(*args) -> its value and the gradients of all its arguments for the cotangent `g`."""
+    """Returns (g, *args) -> f(*args) and the gradients of all arguments for the cotangent g."""
 
     def step(g, *args):
         y, pull_back = jax.vjp(function, *args)

@@ -2,9 +2,9 @@
 
     python benchmarks/shift.py [--quick] [--formulations] [--output=FILE.csv]
 
-All functions of one row run in turns, and the row tells the shortest of their times divided by
-that of a copy of the tensor. The shortest, because other work on the machine only ever adds, and
-most to whoever waits for all of its threads.
+All functions of one row run in turns. The row has the shortest time of each, divided by that of a
+copy of the tensor. Other work on the machine only adds time, most of all to functions that wait for
+all of their threads, so the shortest time is the most accurate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, str]:
-    """Returns the columns that name the machine: no host names, no paths."""
+    """Returns the columns that describe the machine, without host names and paths."""
     model = platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -58,10 +58,10 @@ def machine() -> dict[str, str]:
 
 
 def shortest(functions, repeats, seconds_each):
-    """Returns {name: shortest seconds}; a function that has used its time sits out the rest.
+    """Returns {name: shortest seconds}; a function whose time is used up sits out the rest.
 
-    Each timed call follows one of the same function that is not, for its caches and memory, and
-    because PyTorch's threads still spin for a while after its own.
+    Each timed call follows an untimed one of the same function, which fills its caches and lets the
+    threads of another function stop spinning, as PyTorch's do for a while.
     """
     times = {name: [] for name in functions}
     for _ in range(repeats):
@@ -85,7 +85,7 @@ def bound(function, training, *args):
 
 
 def torch_depthwise(shape, batch, training):
-    """PyTorch's depthwise + pointwise convolution, channels last, as many threads as cores."""
+    """Returns PyTorch's depthwise + pointwise convolution, channels last, one thread per core."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     c, k = shape.channels, shape.kernel_size
     net = torch.nn.Sequential(
@@ -134,7 +134,7 @@ def formulations(shape, order, training, x, w):
     """Returns the functions of one row of `--formulations`."""
     offsets = shape.offsets(order)
     found = {}
-    # Derivatives that compile for minutes, some only where each run is a single channel.
+    # Their derivatives compile for minutes, some of them only if each run is a single channel.
     slow = ("updates", "selects_of_rolled") if training else ()
     if training and order == "interleaved":
         slow += ("slices_concatenated", "slices_of_padded_concatenated", "sum_of_directions")
@@ -167,7 +167,7 @@ def main(argv=None) -> int:
     here = machine()
     rows = []
     print(" ".join(f"{key}={value}" for key, value in here.items()))
-    # There are many formulations, some of them hundreds of times slower.
+    # There are many formulations; some are hundreds of times slower.
     few = flags.quick or flags.formulations
     for shape in SHAPES[::3] if few else SHAPES:
         batch = 64 if accelerator else 128 if shape.network.startswith("ShiftResNet") else 8

@@ -1,13 +1,13 @@
-"""Compiles the formulations of shift + pointwise convolution for a TPU v5e, without having one.
+"""Compiles the formulations of shift + pointwise convolution for a TPU v5e, without one.
 
     pip install libtpu
     python benchmarks/shift_tpu_aot.py [--quick] [--output=FILE.csv]
 
-Of each compiled program it tells the bytes accessed relative to the necessary ones (each operand
+For each compiled program it prints the bytes accessed relative to the necessary ones (each operand
 read once, each result written once), the bytes of temporary memory relative to x, and the
-compiler's own estimate of the cycles. Nothing runs, so nothing here is a measured time. The
-bytes count an operand of a fusion once even when the fusion reads it k² times from the TPU's
-main memory; the estimated cycles do not.
+compiler's own estimate of the cycles. Nothing runs, so no time here is measured. The bytes count an
+operand of a fusion once, even if the fusion reads it k² times from the TPU's main memory; the
+estimated cycles count every read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def compiled_numbers(function, *args):
 def programs(shape, order, part, training):
     """Returns {name: function} of one group of rows, and the number of necessary values."""
     offsets = shape.offsets(order)
-    # These lose by a factor of ten or more, and compile slowest.
+    # These lose by a factor of ten or more and are the slowest to compile.
     slow = ("updates", "selects_of_rolled", "advanced_index", "slices_of_padded")
     if order == "interleaved":  # Runs of one channel.
         slow += ("slices_concatenated", "sum_of_directions")
@@ -59,7 +59,7 @@ def programs(shape, order, part, training):
         slow += ("gather", "sum_of_directions")
     pixels = BATCH * shape.side**2
     if part == "shift":
-        # Forward only: what the gradient costs shows with the product.
+        # Forward only: the rows with the product show what the gradient costs.
         found = {
             name: lambda x, f=f: f(x, offsets) for name, f in SHIFTS.items() if name not in slow
         }

@@ -1,4 +1,4 @@
-"""The TPU's compiler on a machine without a TPU, and what it says of a program."""
+"""The TPU's compiler on a machine without a TPU, and what it says about a program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # There is no TPU host to ask.
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Nor a TPU to quarrel about.
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Nor a TPU to compete for.
 
 import jax
 from jax.experimental import topologies
@@ -23,14 +23,14 @@ jax.config.update("jax_platforms", "cpu")
 
 @dataclass(frozen=True)
 class Chip:
-    """One device to JAX.
+    """What JAX calls one device.
 
     Attributes:
-      topology: a smallest one with this chip.
+      topology: the smallest one with this chip.
       bandwidth: of its memory, bytes/s.
       flops: peak of bfloat16 products with float32 sums, 1/s.
       clock: of its cores, Hz.
-      cores: of the chip that one kernel can use.
+      cores: how many of them one kernel can use.
     """
 
     topology: str
@@ -40,7 +40,7 @@ class Chip:
     cores: int = 1
 
 
-# Bandwidths and peaks as published. Clocks: peak / (2 · multipliers), v5e's as published.
+# Bandwidths, peaks and v5e's clock as published; other clocks are peak / (2 · multipliers).
 CHIPS = {
     "v4": Chip("v4:2x2x1", 1228e9, 275e12, 1.05e9, cores=2),
     "v5e": Chip("v5e:2x2", 819e9, 197e12, 1.5e9),
@@ -50,12 +50,12 @@ CHIPS = {
 
 
 def device(chip: str, schedules: Path | None = None) -> jax.Device:
-    """Returns a device of that kind to compile for; ends the program if there is no compiler.
+    """Returns a device of that kind to compile for; exits if the compiler is missing.
 
     Args:
       chip: a key of `CHIPS`.
-      schedules: an empty directory for the schedules of kernels. The compiler reads it when it
-        is loaded, so the first call decides.
+      schedules: an empty directory for the schedules of kernels. The compiler reads the setting
+        when it is loaded, so the first call decides.
     """
     if schedules:
         options = (f"dump_to={schedules}", "dump_llo_text=true", "dump_hlo_text=true")
@@ -69,16 +69,16 @@ def device(chip: str, schedules: Path | None = None) -> jax.Device:
 
 @dataclass(frozen=True)
 class Program:
-    """What the compiler says of a program.
+    """What the compiler says about a program.
 
     Attributes:
       text: of the compiled program.
-      bytes_accessed: a kernel counts what it declares; an operand of a fusion counts once, also
-        where the fusion reads it again and again.
+      bytes_accessed: a kernel counts what it declares; an operand of a fusion counts once, even if
+        the fusion reads it repeatedly.
       temporary_bytes: of memory.
       estimated_cycles: of XLA's own operations; kernels have none.
-      kernel_bundles: instruction bundles that its kernel executes, about one a cycle; 0 unless
-        schedules were asked for.
+      kernel_bundles: instruction bundles that the kernel executes, about one per cycle; 0 without
+        schedules.
     """
 
     text: str
@@ -88,7 +88,7 @@ class Program:
     kernel_bundles: int
 
     def seconds(self, chip: Chip) -> float:
-        """The longer one of moving the bytes and executing the instructions."""
+        """Returns the longer time of moving the bytes and executing the instructions."""
         executed = (self.estimated_cycles + self.kernel_bundles) / chip.clock
         return max(self.bytes_accessed / chip.bandwidth, executed)
 
@@ -96,9 +96,9 @@ class Program:
 def compile_for(target: jax.Device, function, *args, schedules: Path | None = None) -> Program:
     """Compiles function(*args) for the device; `args` are trees of shapes.
 
-    With `schedules`, the directory given to `device`, the function has one kernel at most.
+    With `schedules`, the directory given to `device`, the function may have one kernel.
     """
-    # The compiler lays arguments and results out as in the middle of a network.
+    # The compiler chooses the layouts of arguments and results, as in the middle of a network.
     layout = Format(Layout.AUTO, SingleDeviceSharding(target))
     for path in schedules.iterdir() if schedules else ():
         path.unlink()
@@ -116,7 +116,7 @@ def compile_for(target: jax.Device, function, *args, schedules: Path | None = No
 
 
 def equations(jaxpr):
-    """Yields the equations of a jaxpr and of all jaxprs inside it, but not inside kernels."""
+    """Yields the equations of a jaxpr and of all jaxprs inside it, except inside kernels."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield equation
         if equation.primitive.name == "pallas_call":
@@ -134,10 +134,10 @@ def pallas_calls(jaxpr) -> list:
 
 
 def _executed_bundles(equation, schedules: Path) -> int:
-    """Bundles of the final schedule, those inside loops times their trips.
+    """Counts the bundles of the final schedule; those inside loops count once for each trip.
 
-    The outer loop is the grid. The inner ones make the ring and the sums zero in the first step
-    of each core, a row a time; blocks that only some steps need count in all of them.
+    The outer loop is the grid. The inner ones zero the ring and the sums in the first step of each
+    core, a row at a time. Blocks that only some steps execute count in all of them.
     """
     grid, name = equation.params["grid_mapping"].grid, equation.params["name"]
     (schedule,) = (

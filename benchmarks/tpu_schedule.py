@@ -4,12 +4,13 @@
     python benchmarks/tpu_schedule.py layers [--model=shiftnet_a] [--chip=v5e] [--xla]
     python benchmarks/tpu_schedule.py networks [--model=shiftnet_a] [--chip=v5e]
 
-An estimate of a compiler, not a measurement: nothing runs. Of each module in inference, and of its
-second convolution's forward pass and two gradients in training, it prints the longest of three
-times, bytes / bandwidth, executed instruction bundles / clock and products / peak, beside the bound
-that no program can beat: the bytes that have to be moved, each once, and the products. Of networks
-it prints the bytes accessed and the temporary memory of inference and of a training step: without
-the shifts, with depthwise convolutions instead, with shifts by XLA and by the kernels.
+All figures are a compiler's estimates, not measurements: nothing runs. `layers` covers each module
+at inference, and the forward pass and the two gradients of its second convolution in training. It
+prints the longest of three times (bytes / bandwidth, executed instruction bundles / clock, products
+/ peak) beside a bound that no program can beat: moving the necessary bytes once, and computing the
+products. `networks` prints the bytes accessed and the temporary memory at inference and in a
+training step, without the shifts, with depthwise convolutions instead, and with shifts by XLA and
+by the kernels.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def network(name: str, batch: int):
 
 
 def layers(name: str, batch: int, training: bool = True):
-    """Returns the different fused layers of the network, with their number.
+    """Returns how often the network has each of its different fused layers.
 
-    Each is the static half of a call and the shapes of its arguments.
+    A layer is the static half of a call and the shapes of its arguments.
     """
     model, variables, x = network(name, batch)
     apply = partial(model.apply, train=training, mutable=["batch_stats"] if training else False)
@@ -77,11 +78,12 @@ class Job(NamedTuple):
     """One operation of one layer.
 
     Attributes:
-      operation: "inference" is a module's both convolutions, "forward" training's second one.
+      operation: "inference" means both convolutions of a module, "forward" the second one in
+        training.
       run: function of a backend's module and the operands.
       operands: their shapes.
-      moved_bytes: of all that has to be read or written.
-      flops: that have to be done.
+      moved_bytes: that any program has to read and write.
+      flops: that any program has to do.
     """
 
     operation: str
@@ -120,7 +122,7 @@ def jobs(static, leaves, training: bool) -> list[Job]:
     dw = jax.ShapeDtypeStruct(w.shape, jnp.float32)
     return [
         Job("forward", forward, operands, nbytes(x, w, y), product),
-        # The ReLU before the shift has to see x again.
+        # The derivative of the ReLU before the shift needs x again.
         Job("input_gradient", input_gradient, with_dy, nbytes(dy, w, x, x), product),
         Job(
             "weight_gradient",
@@ -192,7 +194,7 @@ def without_shifts(channels, *_):
 
 
 def depthwise(x, offsets):
-    """The shift as a depthwise convolution."""
+    """Computes the shift as a depthwise convolution."""
     reach = max(max(map(abs, offset)) for offset in offsets)
     size, channels = 2 * reach + 1, len(offsets)
     kernel = jnp.zeros((size, size, 1, channels), x.dtype)
@@ -209,7 +211,7 @@ def depthwise(x, offsets):
 
 
 def variant(name: str) -> ExitStack:
-    """A context in which networks are traced without shifts, with depthwise convolutions, …"""
+    """Returns a context that traces networks without shifts, with depthwise convolutions, …"""
     stack = ExitStack()
     if name != "fused":
         stack.enter_context(ops.implementation("xla"))
@@ -261,8 +263,10 @@ def main(argv=None) -> int:
     parser.add_argument("--model", default="shiftnet_a", help="a registered name")
     parser.add_argument("--chip", default="v5e", choices=sorted(CHIPS))
     parser.add_argument("--batch", type=int, default=64, help="images on one device")
-    parser.add_argument("--xla", action="store_true", help="layers by XLA too; minutes each")
-    parser.add_argument("--output", type=Path, help="where the table is written as CSV")
+    parser.add_argument(
+        "--xla", action="store_true", help="also compile layers by XLA; minutes each"
+    )
+    parser.add_argument("--output", type=Path, help="the CSV to write")
     flags = parser.parse_args(argv)
     rows = layer_table(flags) if flags.table == "layers" else network_table(flags)
     if flags.output:
