@@ -26,7 +26,7 @@ def fit(
     tensors: Mapping[str, np.ndarray],
     source: convert.Source,
 ) -> dict[str, Any]:
-    """Returns `num_classes`, `image_channels` and `variables` of a network as a file has it.
+    """Returns `num_classes`, `image_channels` and `variables` of a network in a file.
 
     Args:
       record: of the network.

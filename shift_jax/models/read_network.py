@@ -20,7 +20,7 @@ from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors
 from shift_jax.weights.torch.file import read_torch
 
-# Each has another place where it is said.
+# These come from elsewhere.
 _NO_ARGUMENTS = {
     "num_classes": "the file has the number of classes",
     "order": "give --shift_order=interleaved or --shift_order=grouped",
@@ -30,7 +30,7 @@ _NO_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network as a file has it.
+    """A network read from a file.
 
     Attributes:
       model, arguments: of `create_model`.
@@ -38,8 +38,8 @@ class NetworkFile:
       image_channels: of the images that it takes.
       variables: nested dicts of float32 arrays.
       remarks: what the file says about itself.
-      data: fields of the config's `data` that the file has, or that the network needs in place of
-        those of its record.
+      data: fields of the config's `data`, from the file or instead of those of the network's
+        record.
     """
 
     model: str
