@@ -3,6 +3,7 @@
 # make test        the test suite; make test-slow, the long tests too
 # make survival    kills and stops training runs dozens of times and compares what they learn
 # make lint        formatting, lint and the one-way imports
+# make docs        builds the documentation into build/site, strictly
 # make bench       speed of the shift on this device
 
 VENV := .venv
@@ -16,7 +17,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: venv quickstart test test-slow survival lint format bench clean
+.PHONY: venv quickstart test test-slow survival lint format docs bench clean
 
 venv: $(VENV)/installed
 
@@ -48,6 +49,9 @@ lint: venv
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: venv
 	$(BIN)/python benchmarks/shift.py

@@ -187,7 +187,7 @@ FSDP_HEADINGS = {
 
 
 def markdown(rows: dict[str, dict]) -> str:
-    """Returns the two tables of docs/scaling.md."""
+    """Returns the two tables of docs/distributed.md."""
     cells = {Cell.parse(name): row for name, row in rows.items()}
     cells = dict(sorted(cells.items(), key=lambda item: (list(SLICES).index(item[0][0]), item[0])))
     sharded = [cell for cell in cells if cell.fsdp > 1]

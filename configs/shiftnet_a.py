@@ -10,7 +10,7 @@ Options after the colon, separated by commas: batch_size=N, strong and smoke;
 Reproduces: ShiftNet-A in Table 7.
 Expected: 70.1 / 89.7 % top-1 / top-5 in the paper; not run here yet.
 Size: 4,187,720 parameters, 1,424 M multiply-accumulates at 224×224 (4.1 M parameters in the paper).
-Cost: 56,250 steps of 2048 images; docs/scaling.md has the compiler's estimates for TPUs.
+Cost: 56,250 steps of 2048 images; docs/distributed.md has the compiler's estimates for TPUs.
 """
 
 from ml_collections import ConfigDict
