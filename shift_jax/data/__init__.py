@@ -1,18 +1,18 @@
-"""Labelled images and faces: sources -> transforms -> batches.
+"""Labeled images: from sources through transforms to batches.
 
     source = load_source("cifar100", "train", data_dir="...")
     batches = train_batches(source, pad_crop_flip(pad=4, flip=True), batch_size=128, seed=0)
 
-A batch is a dict of NumPy arrays, and the batch of a given step is a pure function of
-(seed, step). This package knows nothing of models or of JAX devices, and importing it
-imports NumPy only; TFDS, scikit-learn, Pillow, simplejpeg, OpenCV and Grain are imported on
-first use.
+A batch is a dict of NumPy arrays and a pure function of (seed, step). This package knows nothing of
+models or JAX devices. Importing it imports only NumPy; TFDS, scikit-learn, Pillow, simplejpeg,
+OpenCV and Grain are imported on first use.
 """
 
 from shift_jax.data.augment.inception import random_resized_crop
 from shift_jax.data.augment.transforms import Transform, pad_crop_flip
 from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unreadable_fraction
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
+from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
 from shift_jax.data.sources.identities import (
     identity_names,
@@ -28,6 +28,7 @@ from shift_jax.data.sources.source import EncodedSource, Source, load_source
 
 __all__ = [
     "IMAGE_EXTENSIONS",
+    "ArraySource",
     "EncodedSource",
     "Fingerprint",
     "ImageFiles",

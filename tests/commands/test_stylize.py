@@ -155,7 +155,7 @@ def test_a_folder_is_mirrored_and_what_is_no_photo_told_of(runs, tmp_path, capsy
     found = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
     assert found == names
     captured = capsys.readouterr()
-    assert "0009.jpg can not be read as an image" in captured.err
+    assert "0009.jpg cannot be read as an image" in captured.err
     assert "3 photos, 0.0 megapixels in" in captured.out
     call(frames / names[2], f"--model={runs[0]}", f"--output={tmp_path / 'one.png'}")
     np.testing.assert_array_equal(pixels_of(output / names[2]), pixels_of(tmp_path / "one.png"))
@@ -232,8 +232,8 @@ def test_weights_of_another_network(runs, photo, tmp_path):
         (["P", "--style=a", "--output=o.png", "--tile_size=8"], "at least 16, or 0"),
         (["P", "--style=a", "--output=o.png", "--preserve_color=1"], "preserve_color is '1'"),
         (["P", "--style=a", "--output=none/o.png"], "folder of none/o.png does not exist"),
-        (["P", "--style=a", "--output=o.doc"], "does not end like an image"),
-        (["P", "--style=a", "--output=o.h5"], "does not end like an image"),
+        (["P", "--style=a", "--output=o.doc"], "has an unsupported image extension"),
+        (["P", "--style=a", "--output=o.h5"], "has an unsupported image extension"),
         (["P", "--output=o.png", "--style"], "'--style' has no value: expected --style=VALUE"),
         (["P", "--style", "--output=o.png"], "'--style' has no value: expected --style=VALUE"),
         (["P", "--style=a", "--output=P"], "is the photo itself"),

@@ -63,7 +63,7 @@ def test_a_folder_is_embedded_and_searched(trained, capsys, tmp_path):
     assert (
         "32 embeddings of 8 numbers written" in captured.out and "1 photo left out" in captured.out
     )
-    assert "broken.jpg can not be read as an image" in captured.err
+    assert "broken.jpg cannot be read as an image" in captured.err
     with np.load(gallery) as arrays:
         assert arrays["embeddings"].shape == (32, 8)
         np.testing.assert_allclose(np.linalg.norm(arrays["embeddings"], axis=1), 1, rtol=1e-5)
@@ -116,7 +116,10 @@ def test_batches_and_single_photos_give_the_same_embeddings(trained):
             ["--embed=.", "--output=x.npz", "--threshold=0.5"],
             "--threshold=0.5 has no use here, since --embed compares no faces: leave it out",
         ),
-        (["a.jpg", "--gallery=none.npz"], "none.npz is no file of embeddings .No such file or dir"),
+        (
+            ["a.jpg", "--gallery=none.npz"],
+            "none.npz is not a file of embeddings .No such file",
+        ),
         (
             ["a.jpg", "--gallery=x.npz", "--count=0"],
             "count is '0', expected a whole number of at least 1",
@@ -135,12 +138,12 @@ def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monke
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("no/x.npz", "The folder of .*no/x.npz does not exist: make it"),
-        (".", "is a folder: name a file in it"),
-        ("/", "is a folder: name a file in it"),
-        ("folder", "folder is a folder: name a file in it, as .*folder/faces.npz"),
+        ("no/x.npz", "The folder of .*no/x.npz does not exist: create it"),
+        (".", "is a folder: name a file"),
+        ("/", "is a folder: name a file"),
+        ("folder", "folder is a folder: name a file, such as .*folder/faces.npz"),
         ("/proc/x.npz", "/proc/x.npz cannot be written .*: choose another --output"),
-        ("/dev/null", "/dev/null is a device or the like: name a file"),
+        ("/dev/null", "/dev/null is not a regular file: name a file"),
         ("x" * 300, "x cannot be written .File name too long.: choose another --output"),
     ],
 )
@@ -248,22 +251,22 @@ MANY = npz(**GOOD | {"files": ["ab"] * 2000, "embeddings": ONE.repeat(2000, axis
         (MANY.replace(b"<U2", b"<U1"), "it is damaged or of another kind"),
         (npz(embeddings=ONE), "it is damaged or of another kind"),
         (npz(**GOOD | {"files": np.array([None])}), "it is damaged or of another kind"),
-        (npz(**GOOD | {"files": "a"}), "its arrays are of other types or shapes"),
-        (npz(**GOOD | {"files": [7]}), "its arrays are of other types or shapes"),
-        (npz(**GOOD | {"embeddings": ONE[0]}), "its arrays are of other types or shapes"),
-        (npz(**GOOD | {"embeddings": [["1.0"]]}), "its arrays are of other types or shapes"),
-        (npz(**GOOD | {"network": ["x"]}), "its arrays are of other types or shapes"),
-        (npz(**GOOD | {"aligned": "x"}), "its arrays are of other types or shapes"),
+        (npz(**GOOD | {"files": "a"}), "its arrays have other types or shapes"),
+        (npz(**GOOD | {"files": [7]}), "its arrays have other types or shapes"),
+        (npz(**GOOD | {"embeddings": ONE[0]}), "its arrays have other types or shapes"),
+        (npz(**GOOD | {"embeddings": [["1.0"]]}), "its arrays have other types or shapes"),
+        (npz(**GOOD | {"network": ["x"]}), "its arrays have other types or shapes"),
+        (npz(**GOOD | {"aligned": "x"}), "its arrays have other types or shapes"),
         (npz(**GOOD | {"files": ["a", "b"]}), "it has 2 names for 1 embeddings"),
         (npz(**GOOD | {"files": np.zeros(0, "U1"), "embeddings": ONE[:0]}), "it is empty"),
-        (npz(**GOOD | {"embeddings": ONE * np.nan}), "1 of its 1 embeddings are not of length 1"),
-        (npz(**GOOD | {"embeddings": ONE * 2}), "1 of its 1 embeddings are not of length 1"),
+        (npz(**GOOD | {"embeddings": ONE * np.nan}), "1 of its 1 embeddings do not have length 1"),
+        (npz(**GOOD | {"embeddings": ONE * 2}), "1 of its 1 embeddings do not have length 1"),
     ],
 )
 def test_damaged_galleries_are_refused_in_a_sentence(content, reason, tmp_path):
     path = tmp_path / "bad.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"bad.npz is no file of embeddings \({reason}.*make one"):
+    with pytest.raises(InputError, match=rf"bad.npz is not a file of embed.* \({reason}.*make one"):
         load_gallery(path)
 
 
@@ -295,7 +298,7 @@ def test_only_galleries_of_the_same_network_are_searched(trained, gallery, tmp_p
     assert captured.out.startswith("1.0000") and not captured.err
 
     (other,) = [each for each in best.parent.glob("[0-9]*") if each != best]
-    with pytest.raises(InputError, match="faces.npz has embeddings of another network, which can"):
+    with pytest.raises(InputError, match="faces.npz has the embeddings of another network, which"):
         call((faces, other), photo, f"--gallery={gallery}")
     loaded = load_gallery(gallery)
     np.savez(tmp_path / "raw.npz", **loaded._replace(aligned=False)._asdict())

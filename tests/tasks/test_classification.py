@@ -160,7 +160,7 @@ def test_classes_are_those_of_the_two_splits_opened_once(photos, tmp_path, monke
     task.check()
     assert task.num_classes == 2 and task.source("test") is task.source("test")
     assert len(said) == 2 and all("such as class0/1.heic" in each for each in said)
-    with pytest.raises(InputError, match="fox holds images, but test and train have no class"):
+    with pytest.raises(InputError, match="fox holds images, but 'fox' is not a class of test"):
         task.source("validation")
 
 

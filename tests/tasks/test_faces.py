@@ -75,7 +75,7 @@ def test_another_folder_is_tested_without_those_trained_on(config, tmp_path):
         (
             "data.held_out",
             8,
-            "data.num_identities and data.held_out do not fit the data: 8 identities",
+            "data.num_identities and data.held_out do not fit the data: Cannot hold",
         ),
         ("data.eval_split", "validation", "data.eval_split is 'validation', expected 'all', 'ra"),
         ("data.eval_split", "lfw", "'lfw' needs a folder of aligned faces: name it by --data_dir"),

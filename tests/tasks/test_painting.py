@@ -119,7 +119,7 @@ def test_a_disk_that_is_full_keeps_back_nothing(quick_styles, tmp_path, monkeypa
     with pytest.raises(StorageError, match=sentence):
         call(frames, "--style=a", f"--output={tmp_path / 'painted'}")
     captured = capsys.readouterr()
-    assert "a.jpg can not be read as an image" in captured.err
+    assert "a.jpg cannot be read as an image" in captured.err
     assert "1 photos, 0.0 megapixels" in captured.out
     assert [path.name for path in (tmp_path / "painted").iterdir()] == ["a.png"]
 
@@ -142,6 +142,6 @@ def test_a_contact_sheet_too_large_for_its_format_is_refused_first(
     quick_styles, photo, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(photo_files._LONGEST, "WEBP", 100)
-    with pytest.raises(InputError, match="would be .* pixels long and WEBP holds 100 at most"):
+    with pytest.raises(InputError, match="would be .* pixels long, but WEBP allows at most 100"):
         call(photo, "--style=a,a_second,a_third", f"--output={tmp_path / 'o.webp'}")
     assert Negative.calls == 0

@@ -153,7 +153,7 @@ def test_a_config_of_one_style_is_one_run(config):
     [
         ("style.images", (), "style.images names 0 images, expected one for each run"),
         ("style.images", ("green",), "There is no image 'green' in style.folder="),
-        ("style.size", 64, "red.png is 50x40 pixels, smaller than the 64 that it is to be scaled"),
+        ("style.size", 64, "red.png has 50x40 pixels, too few to scale it down to 64"),
         ("style.vgg_weights", "", "vgg_weights"),
         ("style.vgg_depth", 17, "16"),
         ("style.style_layers", ("relu1_1", "relu3_1"), "relu1_2"),
@@ -165,8 +165,8 @@ def test_a_config_of_one_style_is_one_run(config):
         ("style.style_weight", -1.0, "style.style_weight is -1.0, expected a number of 0 or"),
         ("data.data_dir", "nowhere", "nowhere is not a folder"),
         ("data.data_dir", "", "photos need data_dir"),
-        ("data.held_out", 10, "10 photos are to be held out of the 10"),
-        ("data.eval_split", "validation", "no split 'validation': take 'train' or 'test'"),
+        ("data.held_out", 10, "Cannot hold out 10 of the 10 photos"),
+        ("data.eval_split", "validation", "no split 'validation': use 'train' or 'test'"),
     ],
 )
 def test_what_does_not_fit_is_told_at_once(config, field, value, message):

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-# ITU-R 601-2 luma, as Pillow and torchvision take it.
-_GREY = np.array([0.299, 0.587, 0.114])
+# ITU-R 601-2 luma, as in Pillow and torchvision.
+_GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness, contrast and saturation in random order, as torchvision's ColorJitter.
+    """Changes brightness, contrast and saturation in random order, like torchvision's ColorJitter.
 
     Args:
       image: uint8 [H, W, 3], RGB.
@@ -29,22 +29,22 @@ def brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blends with the image's mean grey value: factor 0 is all grey, 1 the image."""
-    # Rounded, as by Pillow.
-    mean = round(float(image.reshape(-1, 3).mean(axis=0) @ _GREY))
+    """Blends with the image's mean gray value: factor 0 is all gray, 1 the image."""
+    # Pillow rounds it too.
+    mean = round(float(image.reshape(-1, 3).mean(axis=0) @ _GRAY))
     return _towards(image, mean, factor)
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blends with the grey image: factor 0 is grey, 1 the image."""
+    """Blends with the gray image: factor 0 is gray, 1 the image."""
     import cv2
 
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, gray, 1 - factor, 0)
 
 
 def _towards(image: np.ndarray, value: float, factor: float) -> np.ndarray:
-    """Blends the image with one value, by a table of the 256 results."""
+    """Blends the image with one value, using a table of the 256 results."""
     import cv2
 
     table = np.arange(256) * factor + (1 - factor) * value

@@ -1,4 +1,4 @@
-"""The ImageNet recipe: a random crop of random size and shape, resized; flip; colours."""
+"""The ImageNet recipe: a resized crop of random size and shape, a flip, and color changes."""
 
 import dataclasses
 import functools
@@ -15,9 +15,10 @@ from shift_jax.data.decode.images import EncodedImage, check_image_size
 from shift_jax.errors import InputError
 
 _TRIES = 10
-# Bilinear interpolation reads two neighbours on each axis: up to here it skips next to nothing.
+# Bilinear interpolation reads two neighbors on each axis: up to this reduction it skips next to
+# nothing.
 _BILINEAR_REDUCTION = 1.5
-# Bilinear at twice the size, then the mean of 2×2, does likewise up to twice as far.
+# Bilinear interpolation to twice the size, followed by the mean of 2×2, reaches twice as far.
 _SUPERSAMPLED_REDUCTION = 3.0
 
 
@@ -66,34 +67,34 @@ def random_resized_crop(
 ) -> Transform:
     """Inception's augmentation: a crop of random area and aspect ratio, resized to a square.
 
-    Szegedy et al., Going Deeper with Convolutions, 2015; drawn as by torchvision's
-    `RandomResizedCrop`: up to 10 tries, then the central part of permitted ratio. After it
-    come the flip, RandAugment (`shift_jax.data.augment.randaugment`) and the colour jitter. Crops
-    are scaled bilinearly, with antialiasing where they shrink to less than 1/1.5; of an
-    `EncodedImage`, crops of at least twice `size` are decoded at 1/2, 1/4 or 1/8, which moves
-    their edges by up to half a pixel of the reduced image.
+    Szegedy et al., Going Deeper with Convolutions, 2015. The crop is drawn as in torchvision's
+    `RandomResizedCrop`: up to 10 tries, then the central part with a permitted ratio. The flip,
+    RandAugment (`shift_jax.data.augment.randaugment`) and the color jitter follow. Crops are scaled
+    bilinearly, with antialiasing if they shrink to less than 1/1.5. From an `EncodedImage`, crops
+    of at least twice `size` are decoded at 1/2, 1/4 or 1/8, which moves their edges by up to half a
+    pixel of the reduced image.
 
     Args:
       size: Side of the result in pixels.
-      scale: Smallest and largest area of the crop, as fractions of the image's.
+      scale: Smallest and largest area of the crop, as fractions of the image.
       ratio: Smallest and largest width / height of the crop.
       flip: Whether to mirror left-right with probability one half.
       color_jitter: Strength s: brightness, contrast and saturation are each multiplied by a
-        factor of 1 - s .. 1 + s; 0 does without. Needs RGB.
-      randaugment_num_ops: RandAugment's N, operations on each image; 0 does without. Needs RGB.
+        factor in 1 - s .. 1 + s; 0 turns it off. Needs RGB.
+      randaugment_num_ops: RandAugment's N, operations on each image; 0 turns it off. Needs RGB.
       randaugment_magnitude: RandAugment's M, 0..30.
 
     Returns:
-      The transform. Its "image" is an `EncodedImage` or uint8 [H, W, C] before, and uint8
-      [size, size, C] after.
+      The transform. It turns an "image", an `EncodedImage` or uint8 [H, W, C], into uint8
+      [size, size, C].
 
     Raises:
-      InputError: a size, range or strength that makes no sense.
+      InputError: a size, range or strength is invalid.
     """
     check_image_size(size)
     scale, ratio = _range("crop_scale", scale, 1.0), _range("crop_ratio", ratio, math.inf)
     if not _is_number(color_jitter) or not 0 <= color_jitter <= 1:
-        raise InputError(f"color_jitter is {color_jitter!r}; it must be a strength of 0 .. 1.")
+        raise InputError(f"color_jitter is {color_jitter!r}; it must be a strength in 0..1.")
     check_randaugment(randaugment_num_ops, randaugment_magnitude)
     return _RandomResizedCrop(
         size, scale, ratio, flip, color_jitter, randaugment_num_ops, randaugment_magnitude
@@ -107,7 +108,7 @@ def crop_box(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """Draws (top, left, height, width) of a crop, in pixels; see `random_resized_crop`."""
+    """Draws (top, left, height, width) of a crop in pixels; see `random_resized_crop`."""
     log_ratio = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
         area = height * width * rng.uniform(*scale)
@@ -134,15 +135,16 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     else:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    # OpenCV drops a single channel, here and in the flip.
+    # OpenCV drops the axis of a single channel, here and in the flip.
     return image.reshape(size, size, channels)
 
 
 @functools.cache
 def single_threaded_opencv():
-    """Returns the module cv2, told not to divide one small image among threads of its own.
+    """Returns the module cv2 with its own threads turned off.
 
-    Images are the parallel work here, and OpenCV's threads would wait for each other by spinning.
+    Images are processed in parallel already, and OpenCV's threads would wait for each other by
+    spinning.
     """
     import cv2
 

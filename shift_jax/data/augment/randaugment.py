@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al., 2020), with the operations and ranges of torchvision.
 
-N operations, each drawn from 14 with equal probability, all at the same magnitude M of
-0..30. Signed magnitudes are negated half of the time; what moves in from outside is black.
+It applies N operations, each drawn from 14 with equal probability, all at the same magnitude M in
+0..30. Signed magnitudes are negated half of the time. Pixels from outside the image are black.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MAGNITUDE = 30
-# The paper's largest shift, 150 pixels of the 331 that AutoAugment trained on.
+# The paper's largest shift: 150 of the 331 pixels of AutoAugment's training images.
 _MAX_TRANSLATION = 150 / 331
 _MAX_SHEAR = 0.3
 _MAX_ROTATION_DEGREES = 30.0
@@ -35,15 +35,15 @@ OPERATIONS = (*_SIGNED, "identity", "posterize", "solarize", "autocontrast", "eq
 
 
 def check_randaugment(num_ops: int, magnitude: int) -> None:
-    """Raises InputError unless N is a whole number from 0 on and M one of 0..30."""
+    """Raises InputError unless N is a whole number, 0 or more, and M a whole number in 0..30."""
     for name, value, largest in (
         ("randaugment_num_ops", num_ops, None),
         ("randaugment_magnitude", magnitude, MAX_MAGNITUDE),
     ):
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         if not is_whole or value < 0 or (largest is not None and value > largest):
-            limit = "0 or more" if largest is None else f"0 .. {largest}"
-            raise InputError(f"{name} is {value!r}; it must be a whole number, {limit}.")
+            limit = ", 0 or more" if largest is None else f" in 0..{largest}"
+            raise InputError(f"{name} is {value!r}; it must be a whole number{limit}.")
 
 
 def randaugment(
@@ -76,8 +76,8 @@ def apply(image: "Image.Image", name: str, level: float) -> "Image.Image":
     Args:
       image: An RGB image.
       name: One of `OPERATIONS`.
-      level: 0..1, and -1..1 where the sign matters: the fraction of the operation's largest
-        magnitude.
+      level: Fraction of the operation's largest magnitude, in 0..1, or in -1..1 if the sign
+        matters.
 
     Returns:
       The new image.
@@ -117,7 +117,7 @@ def apply(image: "Image.Image", name: str, level: float) -> "Image.Image":
 def _affine(image: "Image.Image", *coefficients: float) -> "Image.Image":
     from PIL import Image
 
-    # The nearest pixels, which is torchvision's default too.
+    # Nearest-neighbor interpolation is torchvision's default, too.
     return image.transform(
         image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST
     )

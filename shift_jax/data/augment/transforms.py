@@ -1,10 +1,9 @@
 """Random transforms of one example, on the host and on uint8.
 
-A transform is a picklable callable `(element, rng) -> element` that draws from `rng` only
-and returns new arrays: sources may hand out views of their own memory. One whose
-`reads_encoded` is true gets images as they are stored where the source is an `EncodedSource`,
-and decodes them itself. Normalisation is no transform: images travel to the device as uint8
-and are normalised there.
+A transform is a picklable callable `(element, rng) -> element`. It draws random numbers from `rng`
+only, and returns new arrays, since sources may hand out views of their own memory. A transform
+whose `reads_encoded` is true gets an `EncodedImage` from an `EncodedSource` and decodes it itself.
+Normalization is not a transform: images travel to the device as uint8 and are normalized there.
 """
 
 import dataclasses
@@ -36,17 +35,17 @@ class _PadCropFlip:
 
 
 def pad_crop_flip(pad: int, flip: bool) -> Transform:
-    """The CIFAR recipe: zero padding, a random crop back to size, a horizontal flip.
+    """Returns the CIFAR recipe: zero padding, a random crop back to size, a horizontal flip.
 
-    Zeros are padded BEFORE normalisation, so borders are black, as with torchvision's
+    Zeros are padded BEFORE normalization, so borders are black, as with torchvision's
     `RandomCrop(32, padding=4)` on a PIL image.
 
     Args:
-      pad: Pixels of zeros added on every side; 0 keeps images where they are.
+      pad: Pixels of zeros added on each side; 0 leaves images in place.
       flip: Whether to mirror left-right with probability one half.
 
     Returns:
-      The transform. It changes "image", uint8 [H, W, C], and keeps shape and dtype.
+      The transform. It changes "image", uint8 [H, W, C], but not its shape and dtype.
 
     Raises:
       InputError: `pad` is negative or not a whole number.

@@ -1,4 +1,4 @@
-"""Encoded images: their size, a crop of them, and the centre crop for evaluation."""
+"""Encoded images: their size, crops of them, and the center crop for evaluation."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from shift_jax.data.decode import jpeg, pillow
 from shift_jax.errors import InputError
 
 _REDUCTIONS = (8, 4, 2)
-# Scaling with the DCT is a box filter: for evaluation it must leave this much to the bilinear
-# one, and then differs from it by less than the JPEG's own loss.
+# The DCT scales with a box filter. If the bilinear filter still has to reduce the result by this
+# factor, an evaluation crop differs by less than the JPEG's own loss.
 _EVALUATION_RESERVE = 3
 
 
@@ -30,18 +30,18 @@ def check_eval_crop(crop: float) -> None:
 
 
 class EncodedImage:
-    """An image as it is stored, decoded on demand and no further than needed.
+    """An image file in memory, decoded on demand and no further than needed.
 
-    8-bit grey and colour JPEGs are read by libjpeg-turbo, everything else by Pillow, which
-    also has the last word on JPEGs that libjpeg-turbo finds damaged. What is cut off is
-    unreadable, even if its upper part could be decoded; EXIF orientation is ignored.
+    libjpeg-turbo decodes 8-bit gray and color JPEGs. Pillow decodes everything else, and the JPEGs
+    that libjpeg-turbo rejects. Truncated images are unreadable even if their upper part could be
+    decoded. EXIF orientation is ignored.
 
     Args:
-      data: The file's bytes.
-      channels: 3 for RGB, 1 for grey: of all decoded arrays.
+      data: The bytes of the file.
+      channels: Channels of the decoded arrays: 3 for RGB, 1 for gray.
 
     Raises:
-      UndecodableError: from all that decodes, the image can not be read.
+      UndecodableError: the image cannot be read; raised here or by any method that decodes.
     """
 
     def __init__(self, data: bytes, channels: int = 3):
@@ -56,19 +56,19 @@ class EncodedImage:
         return self._header[:2] if self._header else self._pixels.shape[:2]
 
     def pixels(self) -> np.ndarray:
-        """All of the image, uint8 [H, W, channels]."""
+        """Decodes the whole image, uint8 [H, W, channels]."""
         return self._decode()
 
     def crop(self, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-        """A crop, perhaps already reduced to save work.
+        """Decodes a crop, at reduced size where that saves work.
 
         Args:
           box: (top, left, height, width) in pixels of the whole image.
-          size: Side in pixels to which the caller will resize the crop: neither side is
-            reduced below it.
+          size: Side in pixels to which the caller will resize the crop. Neither side is reduced
+            below it.
 
         Returns:
-          uint8 [h, w, channels]: the box, or the box at 1/2, 1/4 or 1/8 of its size.
+          uint8 [h, w, channels]: the box at its full size or at 1/2, 1/4 or 1/8 of it.
         """
         top, left, height, width = box
         reduction = next((r for r in _REDUCTIONS if min(height, width) >= r * size), 1)
@@ -78,16 +78,16 @@ class EncodedImage:
             height, width = round(height / reduction), round(width / reduction)
         return pixels[top : top + height, left : left + width]
 
-    def centre_crop(self, size: int, crop: float) -> np.ndarray:
-        """As `resize_and_centre_crop`, from a reduced image where it is many times as large."""
+    def center_crop(self, size: int, crop: float) -> np.ndarray:
+        """Calls `resize_and_center_crop`, on a reduced image if this one is many times larger."""
         shorter = round(size / crop)
         reduction = next(
             (r for r in _REDUCTIONS if min(self.size) >= r * shorter * _EVALUATION_RESERVE), 1
         )
-        return resize_and_centre_crop(self._reduced(reduction)[0], size, crop)
+        return resize_and_center_crop(self._reduced(reduction)[0], size, crop)
 
     def _reduced(self, reduction: int, bottom: int | None = None) -> tuple[np.ndarray, int]:
-        """The image down to the row `bottom`, and by how much it really is reduced."""
+        """Decodes down to the row `bottom`; returns the pixels and the actual reduction."""
         if self._pixels is None:
             pixels = jpeg.decode(
                 self._data, self._header, self._channels, bottom=bottom, reduction=reduction
@@ -104,16 +104,16 @@ class EncodedImage:
         return self._pixels
 
 
-def resize_and_centre_crop(image: np.ndarray, size: int, crop: float = 1.0) -> np.ndarray:
-    """Scales the shorter side to size / crop pixels (bilinear, antialiased), crops the centre.
+def resize_and_center_crop(image: np.ndarray, size: int, crop: float = 1.0) -> np.ndarray:
+    """Scales the shorter side to size / crop pixels (bilinear, antialiased) and crops the center.
 
-    As torchvision's Resize and CenterCrop on Pillow images, but for a pixel where a half is
-    rounded: size 224 and crop 0.875 resize to 256 and keep the central 224.
+    Size 224 and crop 0.875, for example, resize to 256 and keep the central 224. The result matches
+    torchvision's Resize and CenterCrop on Pillow images, up to one pixel where a half is rounded.
 
     Args:
       image: uint8 [H, W, C], C = 1 or 3.
       size: Side of the result in pixels.
-      crop: Fraction of the shorter side that is kept.
+      crop: Fraction of the shorter side to keep.
 
     Returns:
       uint8 [size, size, C].
@@ -124,7 +124,7 @@ def resize_and_centre_crop(image: np.ndarray, size: int, crop: float = 1.0) -> n
     picture = Image.fromarray(image[..., 0] if channels == 1 else image)
     shorter = round(size / crop)
     scale = shorter / min(picture.size)
-    # max: rounding must not leave a very long image one pixel short.
+    # Without max, rounding could leave a very long image one pixel short.
     width, height = (max(shorter, round(side * scale)) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)

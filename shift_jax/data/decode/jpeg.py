@@ -1,8 +1,8 @@
-"""The fast path for JPEGs: what is in the header, and decoding no more than is needed.
+"""The fast path for JPEGs: reading the header, and decoding no more than needed.
 
-libjpeg-turbo, by way of simplejpeg, decodes at 1/2, 1/4 or 1/8 of the size for much less than
-at full size. It also stops at the last row that its header names, so that the rows below a
-crop cost nothing if the header is made to end there.
+libjpeg-turbo, called through simplejpeg, decodes at 1/2, 1/4 or 1/8 of the size at a fraction of
+the full cost. It also stops at the last row that the header announces, so a header edited to end
+at the bottom of a crop saves the cost of all rows below.
 """
 
 from typing import NamedTuple
@@ -12,35 +12,35 @@ import numpy as np
 # Baseline and extended Huffman-coded, sequential: one pass over the rows, from the top.
 _SEQUENTIAL = (0xC0, 0xC1)
 _PROGRESSIVE = 0xC2
-# Of the frame's 15 other kinds, all are rare, and C4, C8 and CC are no frames.
+# The other markers that start a frame, all rare; C4, C8 and CC do not start one.
 _OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _START_OF_SCAN = 0xDA
 _ROWS_OF_BLOCKS = 8
-# Twice the size that Pillow warns of, where it takes an image for an attack.
+# Twice the size at which Pillow warns: there it takes the image for a decompression bomb.
 _MAX_PIXELS = 178_956_970
 
 
 class Header(NamedTuple):
-    """What a JPEG says of itself."""
+    """The frame header of a JPEG."""
 
     height: int
     width: int
     height_at: int
-    """Where the two bytes of the height are."""
+    """Position in the file of the two bytes that hold the height."""
     sequential: bool
     unit_rows: int
-    """Rows of a minimum coded unit: 8, or 16 where colour has half the rows."""
+    """Rows of a minimum coded unit: 8, or 16 if the color channels have half the rows."""
 
 
 def read_header(data: bytes) -> Header | None:
-    """Reads the frame header of a JPEG, in a microsecond.
+    """Reads the frame header of a JPEG, in about a microsecond.
 
     Args:
-      data: An encoded image of any kind.
+      data: An encoded image of any format.
 
     Returns:
-      The header, or None for what `decode` does not take: anything but an 8-bit grey or
-      three-channel JPEG, and headers that are damaged or name absurd sizes.
+      The header, or None if `decode` cannot take the image: if it is not an 8-bit gray or
+      three-channel JPEG, or if its header is damaged or announces an absurd size.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -75,26 +75,26 @@ def decode(
     Args:
       data: The JPEG.
       header: Its header.
-      channels: 3 for RGB, 1 for grey.
-      bottom: Rows from here on are not needed, and fast approximations will do; None decodes
-        all exactly, and is strict about damage.
+      channels: 3 for RGB, 1 for gray.
+      bottom: First row that is not needed, which also permits fast approximations; None decodes
+        everything exactly and rejects any damage.
       reduction: 1, 2, 4 or 8: decode at 1/reduction of the size, rounded up.
 
     Returns:
-      uint8 [h, w, channels] with all width and at least the first bottom / reduction rows; or
-      None where libjpeg-turbo finds something wrong.
+      uint8 [h, w, channels] with the full width and at least the first bottom / reduction rows, or
+      None if libjpeg-turbo reports an error.
     """
     import simplejpeg
 
     height, strict = header.height, True
-    # Without its end a file may be cut off: then the whole of it has to be looked at.
+    # A file without its end marker may be truncated, which only decoding all of it can tell.
     if bottom is not None and header.sequential and data[-2:] == b"\xff\xd9":
-        # No more, since fast upsampling takes chroma from no other unit.
+        # One unit is enough: fast upsampling takes chroma from no other unit.
         height = min(height, -(-bottom // header.unit_rows) * header.unit_rows)
         if height < header.height:
             data = bytearray(data)
             data[header.height_at : header.height_at + 2] = height.to_bytes(2, "big")
-            # The rest of the rows would be found to be extraneous.
+            # Strict decoding would reject the remaining rows as extraneous data.
             strict = False
     try:
         return simplejpeg.decode_jpeg(
@@ -103,7 +103,7 @@ def decode(
             min_height=-(-height // reduction),
             min_width=-(-header.width // reduction),
             min_factor=reduction,
-            # For crops of training: within a grey value or two, at a saving of 4 %.
+            # Training crops tolerate errors of one or two gray values, and this saves 4 %.
             fastdct=bottom is not None,
             fastupsample=bottom is not None,
             strict=strict,

@@ -1,4 +1,4 @@
-"""People's photos: read as they are to be seen, and written back."""
+"""Photos for people to look at: reading them upright with alpha and profile, and writing them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from shift_jax.files import replaced_file
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-# Not all that Pillow claims: some of its writers need a plug-in, another mode or other sizes.
+# Pillow registers more writers, but some need a plug-in, another mode or other sizes.
 _FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp",),
-    # Of colours all the same: readers go by the first bytes, and frames keep their names.
+    # All written in color: readers go by the first bytes, and numbered frames keep their names.
     "PPM": (".ppm", ".pnm", ".pgm", ".pbm"),
     "GIF": (".gif",),
     "TGA": (".tga",),
     "JPEG2000": (".jp2", ".j2k"),
     "AVIF": (".avif",),
 }
-# Of a side, in pixels, as the files or the libraries have it; libavif writes more than it reads.
+# Longest side in pixels that the format or its library allows; libavif writes more than it reads.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535, "AVIF": 32768}
 _WITH_ALPHA = ("PNG", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
@@ -45,12 +45,12 @@ _LABEL_HEIGHT = 24
 
 
 class Photo(NamedTuple):
-    """A photo as it is to be seen.
+    """A photo, upright.
 
     Attributes:
-      pixels: uint8 [H, W, 3], RGB; what is transparent is laid over white.
-      alpha: uint8 [H, W], None where nothing is transparent.
-      profile: ICC profile of the colours, None where there is none or none of RGB.
+      pixels: uint8 [H, W, 3], RGB; transparent pixels are blended with white.
+      alpha: uint8 [H, W], or None if every pixel is opaque.
+      profile: ICC profile of the colors, or None if the file has none for RGB.
     """
 
     pixels: np.ndarray
@@ -59,25 +59,25 @@ class Photo(NamedTuple):
 
 
 def open_photo(path: str | os.PathLike, max_size: int = 0) -> Photo:
-    """Reads a photo of any format and mode that Pillow knows, turned as its EXIF data say.
+    """Reads a photo of any format and mode that Pillow supports, rotated as its EXIF data say.
 
     Args:
-      path: of the file.
-      max_size: a longer side is scaled down to so many pixels (Lanczos); 0 for never.
+      path: The file.
+      max_size: Pixels to which a longer side is scaled down (Lanczos); 0 keeps the size.
 
     Raises:
-      UnreadableImageError: an `InputError`: no such file, no image, or a damaged or truncated one.
+      UnreadableImageError: the file does not exist, is not an image, is damaged or truncated.
     """
     from PIL import Image
 
     try:
         data = Path(path).read_bytes()
         with warnings.catch_warnings():
-            # Of sizes above 89 megapixels (twice that it refuses) and of damaged metadata.
+            # Pillow warns of damaged metadata and above 89 megapixels; it refuses twice that size.
             warnings.simplefilter("ignore")
             pixels = pillow.decode(data, channels=3)
             with Image.open(io.BytesIO(data)) as image:
-                image.load()  # A TIFF is turned by this already, and then says so.
+                image.load()  # This rotates a TIFF, which then no longer asks for rotation.
                 alpha = _alpha(image)
                 profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
                 turn = _turn(image)
@@ -105,30 +105,30 @@ def check_photo_path(path: str | os.PathLike, size: tuple[int, int] = (1, 1)) ->
         os.lstat(path)
     except FileNotFoundError:
         pass
-    except OSError as error:  # Such as a name that is too long.
+    except OSError as error:  # For example, the name is too long.
         raise InputError(
             f"{path} cannot be written ({error.strerror}): name another file."
         ) from error
     if not path.absolute().parent.is_dir():
-        raise InputError(f"The folder of {path} does not exist: make it.")
+        raise InputError(f"The folder of {path} does not exist: create it.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, expected the name of a photo to write.")
+        raise InputError(f"{path} is a folder, expected a file to write the photo to.")
     if max(size) > _LONGEST.get(name, max(size)):
         raise InputError(
-            f"{path} would be {max(size)} pixels long and {name} holds {_LONGEST[name]} at most: "
-            "write a PNG, or scale the photo down by --max_size."
+            f"{path} would be {max(size)} pixels long, but {name} allows at most "
+            f"{_LONGEST[name]}: write a PNG, or scale the photo down with --max_size."
         )
 
 
 def save_photo(path: str | os.PathLike, photo: Photo) -> None:
-    """Writes a photo in the format of the file's ending; complete, or not at all.
+    """Writes a photo in the format of the file's extension, whole or not at all.
 
-    JPEG, WebP and AVIF have quality 95; alpha is kept in PNG, TIFF and WebP.
+    JPEG, WebP and AVIF get quality 95. PNG, TIFF and WebP keep alpha.
 
     Raises:
-      InputError: an ending of no format, a name that no file can have, no such folder, or too large
-        for the format.
-      OSError: the disk is full, or the folder can not be written.
+      InputError: the extension is not that of a format, the name is invalid, the folder does not
+        exist, or the photo is too large for the format.
+      OSError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     check_photo_path(path, photo.pixels.shape[:2])
@@ -138,7 +138,7 @@ def save_photo(path: str | os.PathLike, photo: Photo) -> None:
 
 
 def _encoded(photo: Photo, name: str, path: Path) -> bytes:
-    """The bytes of a file in one of Pillow's formats."""
+    """Encodes a photo in one of Pillow's formats."""
     from PIL import Image
 
     picture = Image.fromarray(photo.pixels)
@@ -154,18 +154,21 @@ def _encoded(photo: Photo, name: str, path: Path) -> bytes:
         picture.save(file, name, **options)
     except MemoryError:
         raise
-    # Pillow's writers raise almost anything of what they cannot hold.
+    # Pillow's writers raise almost anything for a photo that the format cannot hold.
     except Exception as error:
         raise InputError(f"{path} cannot be written as {name} ({error}): write a PNG.") from error
     return file.getvalue()
 
 
 def with_colors_of(photo: np.ndarray, luminance: np.ndarray) -> np.ndarray:
-    """Returns Cb and Cr of one image with Y of another (JPEG's YCbCr), uint8 [H, W, 3].
+    """Combines the colors (Cb and Cr) of one image with the luminance (Y) of another.
 
     Args:
-      photo: uint8 [H, W, 3], for the colours.
-      luminance: uint8 [H, W, 3], for Y.
+      photo: uint8 [H, W, 3], gives the colors.
+      luminance: uint8 [H, W, 3], gives the luminance.
+
+    Returns:
+      uint8 [H, W, 3], RGB, converted by way of JPEG's YCbCr.
     """
     from PIL import Image
 
@@ -177,12 +180,15 @@ def with_colors_of(photo: np.ndarray, luminance: np.ndarray) -> np.ndarray:
 def contact_sheet(
     pictures: Sequence[tuple[str, np.ndarray]], cell_size: int = 480, columns: int = 3
 ) -> np.ndarray:
-    """Returns labelled pictures in rows, the first one first, uint8 [H, W, 3] on white.
+    """Arranges labeled pictures row by row on white.
 
     Args:
-      pictures: (label, uint8 [H, W, 3]), of one size.
-      cell_size: longest side of each, in pixels; smaller ones keep their size.
-      columns: how many beside each other.
+      pictures: Pairs of a label and uint8 [H, W, 3], all of one size.
+      cell_size: Longest side of a picture on the sheet in pixels; smaller pictures keep their size.
+      columns: Pictures in a row.
+
+    Returns:
+      uint8 [H, W, 3].
     """
     from PIL import Image, ImageDraw
 
@@ -211,7 +217,7 @@ def contact_sheet_size(
 ) -> tuple[int, int]:
     """Returns (height, width) of the contact sheet of pictures of (height, width) `size`."""
     height, width = _scaled(size, cell_size)
-    # Narrow pictures stand as far apart as their labels are long, within reason.
+    # Narrow pictures get columns as wide as their labels, up to the cell size.
     longest = max(_label_width(label) for label in labels)
     width = max(width, min(longest, cell_size))
     columns = min(columns, len(labels))
@@ -223,7 +229,7 @@ def contact_sheet_size(
 
 
 def _scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """A (height, width) within a square of `longest` pixels."""
+    """Scales (height, width) down to fit a square of `longest` pixels."""
     scale = min(1.0, longest / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
@@ -241,7 +247,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 
 def _shortened(label: str, width: int) -> str:
-    """A label without its middle, if it takes more than `width` pixels."""
+    """Cuts out the middle of a label that is wider than `width` pixels."""
     label = text = " ".join(label.split())
     kept = len(label)
     while _label_width(text) > width and kept:
@@ -251,16 +257,16 @@ def _shortened(label: str, width: int) -> str:
 
 
 def _format(path: Path) -> str:
-    """Pillow's name of the format of a file to write."""
+    """Returns Pillow's name of the format of a file to write."""
     from PIL import Image
 
     ending = path.suffix.lower()
     name = next((name for name, endings in _FORMATS.items() if ending in endings), None)
-    Image.init()  # Only then Pillow knows which libraries it has.
+    Image.init()  # Until this call, Pillow does not know which libraries it has.
     if name not in Image.SAVE:
         raise InputError(
-            f"{path} does not end like an image that can be written: expected .jpg, .png, .webp, "
-            ".tif, .bmp, .ppm or .gif."
+            f"{path} has an unsupported image extension, expected .jpg, .png, .webp, .tif, .bmp, "
+            ".ppm or .gif."
         )
     return name
 
@@ -273,11 +279,11 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How the image is to be turned to be seen upright."""
+    """Returns the transposition that makes the image upright."""
     from PIL.Image import Transpose
 
     orientation = 1
-    # Damaged EXIF data, of which Pillow raises almost anything, are no reason to refuse a photo.
+    # Pillow raises almost anything for damaged EXIF data, which are no reason to refuse a photo.
     with contextlib.suppress(Exception):
         orientation = image.getexif().get(_ORIENTATION, 1)
     return {

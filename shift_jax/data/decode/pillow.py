@@ -1,4 +1,4 @@
-"""Decoding with Pillow what the fast path does not take: every other format and odd JPEGs."""
+"""Decodes with Pillow what the fast path does not take: other formats and unusual JPEGs."""
 
 import io
 from typing import TYPE_CHECKING
@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
-    """Decodes an image of any format and mode that Pillow knows.
+    """Decodes an image of any format and mode that Pillow supports.
 
-    CMYK and YCCK JPEGs follow Adobe's convention. 16-bit grey values are scaled to 8 bits.
-    Transparency is laid over white. EXIF orientation is ignored, as in ImageNet practice.
+    CMYK and YCCK JPEGs follow Adobe's convention. 16-bit gray values are scaled to 8 bits.
+    Transparent pixels are blended with white. EXIF orientation is ignored, as is usual for
+    ImageNet.
 
     Args:
       data: The encoded image.
-      channels: 3 for RGB, 1 for grey.
+      channels: 3 for RGB, 1 for gray.
 
     Returns:
       uint8 [H, W, channels].
 
     Raises:
-      UndecodableError: the image is damaged or cut off, or none at all.
+      UndecodableError: the image is damaged or truncated, or is not an image.
     """
     from PIL import Image
 
@@ -34,28 +35,28 @@ def decode(data: bytes, channels: int) -> np.ndarray:
             return as_array(_on_white(image), channels)
     except MemoryError:
         raise
-    # Given damaged files, Pillow's readers raise almost anything.
+    # Pillow's readers raise almost anything when a file is damaged.
     except Exception as error:
         reason = "it is empty" if not data else str(error) or type(error).__name__
-        # Pillow names the object it read from, whose address differs in every run.
+        # Pillow names the object that it read from, whose address differs in every run.
         raise UndecodableError(reason.split(" <_io.BytesIO")[0]) from error
 
 
 def as_array(image: "Image.Image", channels: int) -> np.ndarray:
-    """Returns a Pillow image as uint8 [H, W, channels], RGB for 3 and grey for 1."""
+    """Converts a Pillow image to uint8 [H, W, channels]: RGB for 3, gray for 1."""
     pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _on_white(image: "Image.Image") -> "Image.Image":
-    """The image without transparency, at 8 bits."""
+    """Removes transparency and reduces the image to 8 bits."""
     from PIL import Image
 
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a known range")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        # 257 = 65535 / 255; rounded. "I" also holds 16 bits, in 32.
+        # 257 = 65535 / 255, and 128 rounds. Mode "I" stores 16-bit values in 32 bits.
         return Image.fromarray(((values.clip(0, 65535) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Images that can not be read: what they are called, and how many a run puts up with."""
+"""Images that cannot be read: their exceptions, and how many of them a run tolerates."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -7,20 +7,20 @@ from shift_jax.errors import InputError
 
 
 class UndecodableError(Exception):
-    """Bytes that no decoder takes for an image; its text says why, and not where they are."""
+    """No decoder accepts the bytes. The text says why, but not which file they come from."""
 
 
 class UnreadableImageError(InputError):
-    """An image that can not be decoded.
+    """An image cannot be decoded.
 
     Args:
-      name: The file, or the record and its data set.
-      reason: What the decoder said.
+      name: The file, or the record and its dataset.
+      reason: The decoder's message.
     """
 
     def __init__(self, name: str, reason: str):
         super().__init__(
-            f"{name} can not be read as an image ({reason}); replace or remove the file."
+            f"{name} cannot be read as an image ({reason}); replace or remove the file."
         )
         self.name = name
         self.reason = reason
@@ -36,18 +36,18 @@ IMAGE_ERRORS = (
     PermissionError,
     UndecodableError,
 )
-"""What reading an image raises through its own fault. Other errors of the system, such as too many
-open files, are not the image's."""
+"""Exceptions that are the fault of the image. Other errors of the system, such as too many open
+files, are not."""
 
 
 def as_unreadable(name: str, error: Exception) -> UnreadableImageError:
-    """Returns what is to be raised in place of one of `IMAGE_ERRORS`."""
+    """Converts one of `IMAGE_ERRORS` to the exception to raise in its place."""
     return UnreadableImageError(name, getattr(error, "strerror", None) or str(error))
 
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """One unreadable example of a source; travels from where it was read to where it counts."""
+    """One unreadable example of a source, on its way from its reader to the `UnreadableCount`."""
 
     index: int
     name: str
@@ -56,7 +56,7 @@ class Unreadable:
 
 @dataclasses.dataclass(frozen=True)
 class Allowance:
-    """How many distinct unreadable examples a source of `total` examples may have."""
+    """The number of distinct unreadable examples that a source of `total` examples may have."""
 
     fraction: float
     total: int
@@ -65,37 +65,36 @@ class Allowance:
         check_max_unreadable_fraction(self.fraction)
 
     def exceeded_by(self, count: int) -> bool:
-        """Whether `count` distinct unreadable examples are too many; all of them always are."""
+        """Whether `count` distinct unreadable examples are too many. All of them always are."""
         return count > self.fraction * self.total or count >= self.total
 
     def refusal(self, count: int, first: Unreadable) -> InputError:
-        """The error of a run with `count` of them."""
+        """Returns the error for `count` unreadable examples."""
         return InputError(
-            f"{count} of {self.total} examples ({count / self.total:.2%}) can not be read as "
+            f"{count} of {self.total} examples ({count / self.total:.2%}) cannot be read as "
             f"images, more than max_unreadable_fraction={self.fraction:g} allows; the first is "
             f"{first.name} ({first.reason}): replace or remove them, or raise the fraction."
         )
 
 
 def check_max_unreadable_fraction(fraction: float) -> None:
-    """Raises InputError unless `fraction` lies in 0..1."""
+    """Raises InputError unless `fraction` is a number in 0..1."""
     is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not is_number or not 0 <= fraction <= 1:
         raise InputError(
-            f"max_unreadable_fraction is {fraction!r}; it must be a fraction of the examples, "
-            "0 .. 1."
+            f"max_unreadable_fraction is {fraction!r}; it must be a fraction of the examples, 0..1."
         )
 
 
 class UnreadableCount:
-    """Counts every unreadable example once, warns of it, and stops the run at too many."""
+    """Counts each unreadable example once, logs it, and stops the run when there are too many."""
 
     def __init__(self, allowance: Allowance):
         self._allowance = allowance
         self._seen: dict[int, Unreadable] = {}
 
     def add(self, examples: Iterable[Unreadable]) -> None:
-        """Warns of those not seen before; raises InputError once there are too many."""
+        """Logs the examples that are new; raises InputError if there are now too many."""
         from absl import logging
 
         for example in examples:
@@ -103,7 +102,7 @@ class UnreadableCount:
                 continue
             self._seen[example.index] = example
             logging.warning(
-                "%s can not be read as an image (%s): left out, %d unreadable so far.",
+                "%s cannot be read as an image (%s) and is skipped; %d unreadable so far.",
                 example.name,
                 example.reason,
                 len(self._seen),

@@ -1,4 +1,4 @@
-"""Finds the faces in a folder of photos and writes them aligned."""
+"""Detects the faces in a folder of photos and writes them aligned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shift_jax.data.decode.images import resize_and_centre_crop
+from shift_jax.data.decode.images import resize_and_center_crop
 from shift_jax.data.decode.unreadable import UnreadableImageError
 from shift_jax.data.faces.align_report import (
     ALIGNED,
@@ -52,22 +52,22 @@ def align_folder(
     face: str = "largest",
     crop_without_face: bool = False,
 ) -> list[Row]:
-    """Aligns the faces in all photos of a folder, but for those that an earlier call did.
+    """Aligns the faces in all photos of a folder that no earlier call has aligned.
 
     Args:
-      source: folder of photos, to any depth.
-      target: folder of the aligned faces and of the report; made where it is missing.
-      image_size: side of the aligned faces in pixels.
-      detector: what finds faces.
-      face: which of several, "largest" or "most_central".
-      crop_without_face: whether photos without a face are to be cropped to their central square.
+      source: Folder of photos, at any depth.
+      target: Folder for the aligned faces and the report; created if missing.
+      image_size: Side of the aligned faces in pixels.
+      detector: Detects the faces.
+      face: Which of several faces to align, "largest" or "most_central".
+      crop_without_face: Whether to crop photos without a face to their central square.
 
     Returns:
-      The rows of the report on the photos in `source`.
+      The rows of the report for the photos in `source`.
 
     Raises:
-      InputError: no photos, folders one in the other, or a target that holds something else or
-        can not be made or written.
+      InputError: there are no photos, one folder lies in the other, or `target` holds unknown files
+        or cannot be created or written.
     """
     import tqdm
     from PIL import Image
@@ -112,7 +112,7 @@ def align_folder(
             (target / row.output).parent.mkdir(parents=True, exist_ok=True)
         with replaced_file(target / row.output) as temporary:
             Image.fromarray(pixels).save(temporary, "JPEG", quality=_QUALITY, subsampling=0)
-            # In this order a face that no row tells of is not ours, whenever we are killed.
+            # Before the file takes its place, so that even a killed run leaves no face without row.
             report.append(row)
     return [report.rows[path] for path in paths]
 
@@ -120,7 +120,7 @@ def align_folder(
 def _align(
     source: pathlib.Path, path: str, output: str, settings: _Settings
 ) -> tuple[Row, np.ndarray | None]:
-    """What to report of a photo, and to write."""
+    """Returns the row of the report for a photo, and the pixels to write, if any."""
     image_size, detector, face, crop_without_face = settings
     row = functools.partial(
         Row,
@@ -143,57 +143,57 @@ def _align(
         return row(NO_FACE), None
     except UnreadableImageError as error:
         return row(UNREADABLE, reason=error.reason), None
-    # These come back with every photo: too many open files, no TensorFlow.
+    # These would recur with every photo: too many open files, or no TensorFlow.
     except (OSError, ImportError):
         raise
-    # Too little memory for this photo, or whatever TensorFlow raises of it, are no reason to leave
-    # thousands of others undone; the next run tries it again.
+    # Neither a lack of memory for this photo nor an error of TensorFlow must stop the work on
+    # thousands of others; the next run tries it again.
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return row(UNREADABLE, reason=text[:_REASON_LENGTH]), None
 
 
 def _central_square(image: np.ndarray, image_size: int) -> np.ndarray:
-    # Cut first: scaled up to this height, a panorama may be larger than the memory.
+    # Cropping comes first, since a panorama scaled up to this height may not fit into memory.
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return resize_and_centre_crop(image[top : top + side, left : left + side], image_size)
+    return resize_and_center_crop(image[top : top + side, left : left + side], image_size)
 
 
 def _check_folders(source: pathlib.Path, target: pathlib.Path) -> None:
     if not source.is_dir():
-        raise InputError(f"{source} is not a folder: name one of photos, or of folders of them.")
+        raise InputError(f"{source} is not a folder: name a folder of photos.")
     with as_bad_folder(target):
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file: name a folder for the aligned faces.")
-    # Of links in circles Path.resolve raises an error.
+    # Path.resolve would raise an error for circular links.
     faces, photos = (pathlib.Path(os.path.realpath(folder)) for folder in (target, source))
     if faces.is_relative_to(photos):
-        where = "is also" if faces == photos else "lies in"
+        where = "is" if faces == photos else "lies in"
         raise InputError(
-            f"The folder for the aligned faces, {target}, {where} that of the photos, {source}: "
-            "choose one beside it."
+            f"The folder for the aligned faces, {target}, {where} the folder of the photos, "
+            f"{source}: choose another one."
         )
     if photos.is_relative_to(faces):
         raise InputError(
-            f"The folder of the photos, {source}, lies in that for the aligned faces, {target}: "
-            "choose one beside it."
+            f"The folder of the photos, {source}, lies in the folder for the aligned faces, "
+            f"{target}: choose another one."
         )
 
 
 def _check_settings(rows: Iterable[Row], target: pathlib.Path, image_size: str, face: str) -> None:
-    """Faces of one size, chosen in one way, in one folder."""
+    """Ensures that all faces in a folder have one size and were chosen in the same way."""
     for row in rows:
         if row.output and (row.image_size, row.face) != (image_size, face):
             raise InputError(
                 f"{target} holds faces that were aligned with --image_size={row.image_size} "
-                f"--face={row.face}: give the same flags, or choose another folder."
+                f"--face={row.face}: use the same flags, or choose another folder."
             )
 
 
 def _outputs(paths: Iterable[str], rows: dict[str, Row]) -> dict[str, str]:
-    """The name in DST of each photo."""
+    """Returns the name of each photo in DST."""
     outputs = {path: row.output for path, row in rows.items() if row.output}
     taken = set(outputs.values())
     for path in paths:
@@ -209,13 +209,13 @@ def _check_unknown(outputs: Iterable[pathlib.Path]) -> None:
     for path in outputs:
         if path.exists():
             raise InputError(
-                f"{path} is there and {FILE_NAME} does not tell of it: choose another folder for "
-                "the aligned faces, or remove it."
+                f"{path} exists but is not in {FILE_NAME}: remove it, or choose another folder for "
+                "the aligned faces."
             )
 
 
 def summary(rows: list[Row], target: str | os.PathLike[str]) -> str:
-    """Returns how many photos became what, and why the first ones could not be read."""
+    """Counts the photos by their status, and says why the first unreadable ones are unreadable."""
     counts = {
         status: sum(row.status == status for row in rows)
         for status in (ALIGNED, CROPPED, NO_FACE, UNREADABLE)
@@ -228,5 +228,5 @@ def summary(rows: list[Row], target: str | os.PathLike[str]) -> str:
     ]
     for row in [row for row in rows if row.status == UNREADABLE][:3]:
         lines.append(f"unreadable: {row.path} ({row.reason})")
-    lines.append(f"each photo is in {os.path.join(target, FILE_NAME)}")
+    lines.append(f"{os.path.join(target, FILE_NAME)} lists all photos")
     return "\n".join(lines)

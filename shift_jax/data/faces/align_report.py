@@ -1,4 +1,4 @@
-"""The report of an alignment: what became of each photo, and what a later run need not do again."""
+"""The report of an alignment: the result for each photo, which lets a later run continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE_NAME = "align_report.csv"
 
 ALIGNED, CROPPED, NO_FACE, UNREADABLE = "aligned", "cropped", "no_face", "unreadable"
 
-# Of a folder that is named wrongly: a disk that is full or broken is another matter.
+# The errors of a wrong folder, rather than of a full or broken disk.
 _BAD_FOLDER = (
     errno.EACCES,
     errno.EEXIST,
@@ -34,42 +34,42 @@ _BAD_FOLDER = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What became of one photo. All texts, as they are in the file."""
+    """The result for one photo. All fields are strings, as in the file."""
 
     path: str
-    """Of the photo, in SRC."""
+    """Path of the photo in SRC."""
     status: str
-    """aligned; no_face; cropped, its centre, since it has no face; or unreadable."""
+    """"aligned"; "no_face"; "cropped" to its center, since it has no face; or "unreadable"."""
     output: str = ""
-    """Of the aligned face, in DST."""
+    """Path of the aligned face in DST."""
     faces: str = "0"
-    """How many the photo has."""
+    """Number of faces in the photo."""
     confidence: str = ""
-    """MTCNN's in the chosen face, 0 .. 1."""
+    """MTCNN's confidence in the chosen face, 0..1."""
     eye_distance: str = ""
-    """In pixels of the photo."""
+    """Distance between the eyes in pixels of the photo."""
     image_size: str = ""
     face: str = ""
-    """Which face was to be chosen."""
+    """Which of several faces to choose."""
     min_confidence: str = ""
     reason: str = ""
-    """Why the photo can not be read."""
+    """Why the photo is unreadable."""
 
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
 class Report:
-    """DST/align_report.csv, appended to photo by photo.
+    """DST/align_report.csv, to which each photo appends a row.
 
     Args:
       folder: DST.
 
     Attributes:
-      rows: the newest row of each photo, by its path.
+      rows: Maps the path of each photo to its newest row.
 
     Raises:
-      InputError: a file of that name is there that is no such report, or can not be read.
+      InputError: the file exists, but is not such a report or cannot be read.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -78,10 +78,10 @@ class Report:
             self.rows = {row.path: row for row in self._read()}
 
     def rewrite(self, rows: Iterable[Row]) -> None:
-        """Makes these the only rows, and the folder where it is missing.
+        """Replaces all rows, and creates the folder if it is missing.
 
         Raises:
-          InputError: the folder can not be made or written.
+          InputError: the folder cannot be created or written.
         """
         self.rows = {row.path: row for row in rows}
         text = _line(_COLUMNS) + "".join(map(_as_line, self.rows.values()))
@@ -91,7 +91,7 @@ class Report:
                 temporary.write_bytes(os.fsencode(text))
 
     def append(self, row: Row) -> None:
-        """Adds the row of one photo, in place of an earlier one."""
+        """Adds the row of one photo, which replaces an earlier one."""
         self.rows[row.path] = row
         with open(self._path, "ab") as file:
             file.write(os.fsencode(_as_line(row)))
@@ -102,14 +102,16 @@ class Report:
         text = os.fsdecode(self._path.read_bytes())
         lines = csv.reader(io.StringIO(text, newline=""))
         if next(lines, None) != list(_COLUMNS):
-            raise InputError(f"{self._path} is no report of an alignment: choose another folder.")
-        # A run that was killed may have left half a line: that photo's turn comes again.
+            raise InputError(
+                f"{self._path} is not a report of an alignment: choose another folder."
+            )
+        # A killed run may have left an incomplete line, whose photo is aligned again.
         return [Row(*fields) for fields in lines if len(fields) == len(_COLUMNS)]
 
 
 @contextlib.contextmanager
 def as_bad_folder(folder: pathlib.Path) -> Iterator[None]:
-    """Makes an `InputError` of the system's errors that mean that DST can not be used."""
+    """Converts system errors that mean that DST is unusable to `InputError`."""
     try:
         yield
     except OSError as error:
@@ -117,8 +119,8 @@ def as_bad_folder(folder: pathlib.Path) -> Iterator[None]:
             raise
         where = "" if error.filename in (None, str(folder)) else f": {error.filename}"
         raise InputError(
-            f"{folder} can not be made or written ({error.strerror}{where}): choose another folder "
-            "for the aligned faces."
+            f"{folder} cannot be created or written ({error.strerror}{where}): choose another "
+            "folder for the aligned faces."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Aligned faces: turned, scaled and shifted so that eyes, nose and mouth lie at fixed places."""
+"""Aligns faces: rotates, scales and shifts them to put eyes, nose and mouth at fixed places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shift_jax.data.decode.unreadable import IMAGE_ERRORS, as_unreadable
 from shift_jax.data.faces.detector import Face, FaceDetector, choose
 from shift_jax.errors import InputError
 
-# Where ArcFace (Deng et al., 2019) and InsightFace have them in images of 112 x 112.
+# Positions of the landmarks in ArcFace (Deng et al., 2019) and InsightFace, in images of 112 x 112.
 _TEMPLATE = np.array(
     [
         (38.2946, 51.6963),
@@ -26,24 +26,24 @@ _TEMPLATE = np.array(
     ]
 )
 _TEMPLATE_SIZE = 112
-# Of the landmarks in the fit. The mouth moves with what a face says and the nose as it turns, and
-# no face has the template's proportions: with equal weights the eyes miss their places by 1.8 times
-# as much, and the five landmarks together by no less.
+# Weights of the landmarks in the fit. The mouth moves with speech, the nose with the pose, and no
+# face has the proportions of the template: equal weights would make the error of the eyes 1.8 times
+# as large, and the total error of the five landmarks no smaller.
 _WEIGHTS = (5, 5, 1, 1, 1)
 _ORIENTATION = 0x0112
-# Beyond what the cubic interpolation of one pixel looks at.
+# Wider than the neighborhood from which cubic interpolation computes a pixel.
 _BORDER = 4
 
 
 class AlignedFace(NamedTuple):
-    """The face of a photo."""
+    """An aligned face."""
 
     image: np.ndarray
     """uint8 [image_size, image_size, 3], RGB."""
     face: Face
-    """Where it is in the photo, turned as it is shown."""
+    """The face in the upright photo."""
     num_faces: int
-    """How many faces the photo has, of which this was chosen."""
+    """Number of faces in the photo."""
 
 
 def aligned_face(
@@ -52,24 +52,24 @@ def aligned_face(
     detector: FaceDetector,
     which: str = "largest",
 ) -> AlignedFace:
-    """Finds the face in a photo and aligns it.
+    """Detects the face in a photo and aligns it.
 
     Args:
-      photo: an image file's path, or its bytes.
-      image_size: side of the result in pixels.
-      detector: what finds faces.
-      which: which of several, "largest" or "most_central".
+      photo: The path of an image file, or its bytes.
+      image_size: Side of the result in pixels.
+      detector: Detects the faces.
+      which: Which of several faces to align, "largest" or "most_central".
 
     Raises:
-      InputError: the photo can not be read or has no face; the text names its file.
+      InputError: the photo cannot be read or has no face.
     """
     name = "The photo" if isinstance(photo, bytes) else os.fspath(photo)
     image = read_upright(photo)
     aligned = align_chosen(image, image_size, detector, which)
     if aligned is None:
         raise InputError(
-            f"{name} has no face of which MTCNN is sure by {detector.min_confidence:g}: take a "
-            "photo that shows one larger and from the front."
+            f"{name} has no face that MTCNN detects with a confidence of "
+            f"{detector.min_confidence:g}: use a photo that shows a face larger and from the front."
         )
     return aligned
 
@@ -77,7 +77,7 @@ def aligned_face(
 def align_chosen(
     image: np.ndarray, image_size: int, detector: FaceDetector, which: str = "largest"
 ) -> AlignedFace | None:
-    """As `aligned_face`, of an image uint8 [H, W, 3]; None where it has no face."""
+    """As `aligned_face`, for an image uint8 [H, W, 3]. Returns None if it has no face."""
     faces = detector.detect(image)
     if not faces:
         return None
@@ -86,20 +86,20 @@ def align_chosen(
 
 
 def read_upright(photo: bytes | str | os.PathLike[str]) -> np.ndarray:
-    """Decodes a photo and turns it as its EXIF orientation says.
+    """Decodes a photo and rotates it as its EXIF orientation says.
 
-    Elsewhere in this package the orientation is ignored, as in ImageNet practice. But phones store
-    photos as the sensor lay, and MTCNN finds no faces that lie on their side.
+    Sources ignore the orientation, as is usual for ImageNet. But phones store photos the way the
+    sensor was held, and MTCNN detects no faces that lie on their side.
 
     Args:
-      photo: an image file's path, or its bytes, of any format and mode; of animations the first
-        frame is taken.
+      photo: The path of an image file, or its bytes, in any format and mode. Of an animation, the
+        first frame is read.
 
     Returns:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UnreadableImageError: the photo can not be read; the text names it.
+      UnreadableImageError: the photo cannot be read.
     """
     try:
         data = photo if isinstance(photo, bytes) else pathlib.Path(photo).read_bytes()
@@ -118,23 +118,23 @@ def read_upright(photo: bytes | str | os.PathLike[str]) -> np.ndarray:
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation that decoding has left to be done, 1 to 8; 1 is upright."""
+    """Returns the EXIF orientation of the decoded pixels, 1 to 8; 1 is upright."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            # Pillow turns TIFFs itself.
+            # Pillow has rotated TIFFs already.
             return 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
-    # A damaged EXIF part, for which Pillow raises almost anything, says nothing.
+    # Pillow raises almost anything for damaged EXIF data, which are no reason to refuse a photo.
     except Exception:
         return 1
 
 
 def canonical_landmarks(image_size: int) -> np.ndarray:
-    """Returns where the landmarks lie in aligned faces, float64 [5, 2].
+    """Returns the positions of the landmarks in aligned faces, float64 [5, 2].
 
-    They are (x, y), whole numbers being centres of pixels, in `Face.landmarks`' order: those of
-    ArcFace (Deng et al., CVPR 2019) for 112 pixels, scaled.
+    They are ArcFace's (Deng et al., CVPR 2019) for 112 pixels, scaled: (x, y) in the order of
+    `Face.landmarks`, where whole numbers are centers of pixels.
     """
     return (_TEMPLATE + 0.5) * (image_size / _TEMPLATE_SIZE) - 0.5
 
@@ -142,22 +142,22 @@ def canonical_landmarks(image_size: int) -> np.ndarray:
 def similarity(
     source: np.ndarray, target: np.ndarray, weights: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Returns the similarity transform that moves points nearest to others, in least squares.
+    """Returns the similarity transform that maps points onto others with the least squared error.
 
     Umeyama, Least-squares estimation of transformation parameters between two point patterns,
-    IEEE TPAMI 13(4), 1991, equations 38 to 42, here with weights: a rotation, one scale and a
-    shift, never a reflection.
+    IEEE TPAMI 13(4), 1991, equations 38 to 42, extended by weights. The transform is a rotation, a
+    uniform scale and a shift, never a reflection.
 
     Args:
       source: [N, 2] points (x, y), N >= 2.
-      target: [N, 2], where they shall be.
-      weights: [N] of the squared distances, above 0; None for equal ones.
+      target: [N, 2], their desired positions.
+      weights: [N], positive weights of the squared distances; None for equal weights.
 
     Returns:
-      float64 [2, 3]: point p goes to m[:, :2] @ p + m[:, 2].
+      float64 [2, 3]: it maps point p to m[:, :2] @ p + m[:, 2].
 
     Raises:
-      InputError: points that are not finite or all the same.
+      InputError: the points are not finite, or are all the same.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     weights = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
@@ -168,7 +168,7 @@ def similarity(
     variance = weights @ np.square(from_mean).sum(axis=1)
     if not (np.isfinite(covariance).all() and variance > 0 and covariance.any()):
         raise InputError(
-            f"The points {source.round(1).tolist()} can not be aligned: expected finite landmarks "
+            f"The points {source.round(1).tolist()} cannot be aligned: expected finite landmarks "
             "that are not all the same."
         )
     u, singular, vt = np.linalg.svd(covariance)
@@ -178,21 +178,21 @@ def similarity(
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, image_size: int) -> np.ndarray:
-    """Aligns the face with the given landmarks, antialiased where that reduces it.
+    """Aligns the face with the given landmarks, with antialiasing if that reduces it.
 
-    The eyes weigh more than nose and mouth, and come to lie within a pixel or two of
-    `canonical_landmarks`, at 160 pixels.
+    The eyes weigh more than nose and mouth. At 160 pixels they land within a pixel or two of
+    `canonical_landmarks`.
 
     Args:
       image: uint8 [H, W, 3].
       landmarks: [5, 2] in pixels of the image, as `Face.landmarks`.
-      image_size: side of the result in pixels.
+      image_size: Side of the result in pixels.
 
     Returns:
-      uint8 [image_size, image_size, 3]. Outside the image its border is repeated.
+      uint8 [image_size, image_size, 3]. The border of the image is repeated outside of it.
 
     Raises:
-      InputError: no such size, or landmarks that are all the same.
+      InputError: the size is invalid, or the landmarks are all the same.
     """
     import cv2
 
@@ -203,9 +203,10 @@ def align(image: np.ndarray, landmarks: np.ndarray, image_size: int) -> np.ndarr
     if scale < 1:
         height, width = image.shape[:2]
         size = np.ceil(np.array([width, height]) * scale).astype(int)
-        # A box filter first: interpolation looks at 4 x 4 pixels only, however many fall on one.
+        # A box filter comes first, since interpolation reads only 4 x 4 pixels, however many of
+        # them a pixel of the result covers.
         image = cv2.resize(image, size.tolist(), interpolation=cv2.INTER_AREA)
-        # The large grid's point of the small one's p is (p + 1/2) * factor - 1/2.
+        # Point p of the small grid is point (p + 1/2) * factor - 1/2 of the large one.
         factor = np.array([width, height]) / size
         matrix = np.column_stack(
             [matrix[:, :2] * factor, matrix[:, 2] + matrix[:, :2] @ (factor / 2 - 0.5)]
@@ -222,13 +223,13 @@ def align(image: np.ndarray, landmarks: np.ndarray, image_size: int) -> np.ndarr
 def _cut_out(
     image: np.ndarray, matrix: np.ndarray, image_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that is seen in the result, and the matrix from there."""
+    """Returns the part of the image that the result shows, and the matrix adapted to it."""
     end = image_size - 0.5
     corners = np.array([(-0.5, -0.5), (end, -0.5), (-0.5, end), (end, end)])
     seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     border = _BORDER * max(1, 1 / np.sqrt(np.linalg.det(matrix[:, :2])))
     limits = np.array([image.shape[1], image.shape[0]])
-    # At least one pixel, which then is repeated all over.
+    # At least one pixel remains, which then fills the result.
     start = np.clip(np.floor(seen.min(axis=0) - border), 0, limits - 1).astype(int)
     stop = np.clip(np.ceil(seen.max(axis=0) + border), start + 1, limits).astype(int)
     moved = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ start])

@@ -1,4 +1,4 @@
-"""Finding faces and their five landmarks with MTCNN (Zhang et al., 2016)."""
+"""Detects faces and their five landmarks with MTCNN (Zhang et al., 2016)."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from shift_jax.errors import InputError, check_choice
 CHOICES = ("largest", "most_central")
 MIN_CONFIDENCE = 0.9
 
-# Time and memory grow with the pixels: 0.5 s and 0.9 GB for these, 8 s and 3 GB for 16 times as
-# many. Landmarks lose nothing, since MTCNN sees each face at 48 x 48.
+# Time and memory grow with the pixels: 0.5 s and 0.9 GB for this many, 8 s and 3 GB for 16 times as
+# many. Reduction does not harm landmarks, since MTCNN scales each face to 48 x 48.
 _MAX_PIXELS = 2**20
-# MTCNN sees no faces below 20 pixels and is inexact with those just above.
+# MTCNN misses faces below 20 pixels and is inaccurate just above.
 _MIN_FACE = 20
 _MIN_SIDE = 100
-# Of 40 ORL faces, 28 are found when they are 8 pixels wide, and one with 5, however enlarged.
+# Of 40 ORL faces, 28 are detected at a width of 8 pixels, but one at 5, however enlarged.
 _MAX_ENLARGEMENT = 4
-# Of the shorter side, since no face is larger.
+# As a fraction of the shorter side, since no face is larger than that side.
 _MARGIN = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """One face in an image. Coordinates are (x, y), and whole numbers are centres of pixels."""
+    """A face in an image. Coordinates are (x, y), and whole numbers are centers of pixels."""
 
     box: tuple[float, float, float, float]
-    """(left, top, right, bottom) in pixels; may reach beyond the image."""
+    """(left, top, right, bottom) in pixels; may extend beyond the image."""
     confidence: float
-    """0 .. 1."""
+    """In 0..1."""
     landmarks: np.ndarray
-    """float64 [5, 2]: the eye on the left of the picture (of an upright face the person's right
-    eye), the eye on its right, the tip of the nose, the left and the right corner of the mouth."""
+    """float64 [5, 2]: the eye on the left of the picture (the person's right eye), the eye on its
+    right, the tip of the nose, the left and the right corner of the mouth."""
 
     @property
     def area(self) -> float:
-        """Of the box, in pixels."""
+        """Area of the box in pixels."""
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 
     @property
     def eye_distance(self) -> float:
-        """In pixels."""
+        """Distance between the eyes in pixels."""
         return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
 
 
 class FaceDetector:
     """MTCNN with the weights of the `mtcnn` package, on the CPU.
 
-    Faces of 20 pixels and more are found. Photos of more than a megapixel are reduced to that
-    first, and those with a side below 100 pixels enlarged, and where no face is found, as in photos
-    that are cut close to it, again with a margin around, within a megapixel too: the coordinates
-    are those of the photo as it was given. Photos with a side below 5 pixels have no face, nor
-    those so long that a megapixel leaves less than 20 of the other side. TensorFlow is loaded with
-    the first photo, which takes some seconds.
+    It detects faces of at least 20 pixels. Photos above one megapixel are reduced to that size, and
+    those with a side below 100 pixels are enlarged. If no face is detected, as in photos cropped
+    close to the face, detection runs again with a margin around the photo. Coordinates always refer
+    to the original photo. Photos with a side below 5 pixels count as having no face, and so do
+    those so long that one megapixel leaves less than 20 pixels for the shorter side. The first
+    photo loads TensorFlow, which takes a few seconds.
 
     Args:
-      min_confidence: faces that MTCNN is less sure of are left out; above 0, below 1.
+      min_confidence: Lowest confidence of a face, above 0 and below 1.
 
     Raises:
-      InputError: mtcnn or TensorFlow is not installed, or `min_confidence` is no such number.
+      InputError: mtcnn or TensorFlow is not installed, or `min_confidence` is out of range.
     """
 
     def __init__(self, min_confidence: float = MIN_CONFIDENCE):
@@ -78,34 +78,34 @@ class FaceDetector:
         for package in ("mtcnn", "tensorflow"):
             if importlib.util.find_spec(package) is None:
                 raise InputError(
-                    f"Finding faces needs the package {package}, which is not installed: "
+                    f"Detecting faces needs the package {package}, which is not installed: "
                     "pip install shift_jax[faces]."
                 )
 
     @functools.cached_property
     def _mtcnn(self):
-        # Else TensorFlow tells of its CPU kernels on stderr.
+        # Otherwise TensorFlow reports its CPU kernels on stderr.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         try:
             from mtcnn import MTCNN
 
             return MTCNN()
-        # Damaged files, of which its reader raises almost anything, fail with every photo.
+        # MTCNN's reader raises almost anything for damaged files, which fail for every photo.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ImportError(
-                f"MTCNN can not be loaded ({reason}): pip install --force-reinstall mtcnn."
+                f"MTCNN cannot be loaded ({reason}): pip install --force-reinstall mtcnn."
             ) from error
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Finds the faces in an image.
+        """Detects the faces in an image.
 
         Args:
           image: uint8 [H, W, 3], RGB.
 
         Returns:
-          The faces, those of the highest confidence first.
+          The faces, sorted by falling confidence.
         """
         points, confidences = self._points_in(image, margin=0)
         if not len(points):
@@ -117,7 +117,7 @@ class FaceDetector:
         return sorted(faces, key=lambda face: -face.confidence)
 
     def _points_in(self, image: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-        """As `_points`, of any image, with a margin of so many times its shorter side around it."""
+        """As `_points`, for any image, with a margin given as a fraction of its shorter side."""
         import cv2
 
         height, width = image.shape[:2]
@@ -134,20 +134,20 @@ class FaceDetector:
         if border:
             image = cv2.copyMakeBorder(image, *[border] * 4, borderType=cv2.BORDER_REPLICATE)
         points, confidences = self._points(image)
-        # From one grid of pixel centres to the other.
+        # Convert from one grid of pixel centers to the other.
         return (points - border + 0.5) * (np.array([width, height]) / size) - 0.5, confidences
 
     def _points(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """float64 [N, 7, 2], two corners of the box and five landmarks, and confidences [N]."""
+        """Returns float64 [N, 7, 2], two corners and five landmarks, and the confidences [N]."""
         rows = self._mtcnn.detect_faces(
             image,
             fit_to_image=False,
             box_format="xyxy",
-            # In the other format coordinates are rounded.
+            # The other format rounds coordinates.
             output_type="numpy",
             threshold_onet=self.min_confidence,
         )
-        # Without faces the rows are short.
+        # Rows are shorter if there are no faces.
         rows = np.asarray(rows, np.float64).reshape(-1, 16) if len(rows) else np.empty((0, 16))
         corners = rows[:, 1:5].reshape(-1, 2, 2)
         landmarks = rows[:, 6:].reshape(-1, 2, 5).swapaxes(1, 2)
@@ -158,21 +158,21 @@ def choose(faces: Sequence[Face], image_shape: Sequence[int], which: str = "larg
     """Chooses one of the faces in an image.
 
     Args:
-      faces: at least one.
+      faces: At least one.
       image_shape: (height, width, …) of the image in pixels.
-      which: "largest", by the area of the box; or "most_central", whose box's centre is nearest to
-        that of the image. Of equals, the one of the higher confidence.
+      which: "largest" for the box of the largest area, or "most_central" for the box whose center
+        is nearest to that of the image. The higher confidence breaks ties.
 
     Raises:
-      InputError: another name.
+      InputError: `which` is unknown.
     """
     check_choice("face", which, CHOICES)
-    centre = (np.array([image_shape[1], image_shape[0]]) - 1) / 2
+    center = (np.array([image_shape[1], image_shape[0]]) - 1) / 2
 
     def merit(face: Face) -> tuple[float, float]:
         if which == "largest":
             return face.area, face.confidence
         middle = np.reshape(face.box, (2, 2)).mean(axis=0)
-        return -float(np.linalg.norm(middle - centre)), face.confidence
+        return -float(np.linalg.norm(middle - center)), face.confidence
 
     return max(faces, key=merit)

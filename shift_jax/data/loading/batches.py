@@ -1,11 +1,11 @@
-"""Batches: for training a pure function of (seed, step), for evaluation every example once.
+"""Batches: a pure function of (seed, step) for training, every example once for evaluation.
 
-Shuffling and random transforms see the GLOBAL example index, before a process takes its
-rows and before any worker takes its share. The step is therefore the whole state of the
-input: nothing needs saving, and the number of workers and hosts changes no image.
+Shuffling and random transforms see the GLOBAL example index, before processes take their rows and
+workers take their share. The step is therefore the whole state of the input pipeline: nothing needs
+saving, and the number of workers and hosts changes no image.
 
-With workers (`num_workers` > 0) the calling script needs the usual
-`if __name__ == "__main__":`, since worker processes import it again.
+A script that asks for workers (`num_workers` > 0) needs the usual `if __name__ == "__main__":`,
+since worker processes import it again.
 """
 
 import math
@@ -26,28 +26,25 @@ from shift_jax.errors import InputError, check_choice
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, drop_remainder: bool) -> int:
-    """Number of batches in one pass over the data, at least 1.
+    """Returns the number of global batches in one pass over the data, at least 1.
 
     Args:
-      num_examples: Size of the data set.
+      num_examples: Size of the dataset.
       batch_size: Size of a global batch.
-      drop_remainder: Whether a smaller last batch is left out.
-
-    Returns:
-      The number of global batches.
+      drop_remainder: Whether to drop a smaller last batch.
 
     Raises:
-      InputError: a size is below 1, or not even one batch is left.
+      InputError: a size is below 1, or no batch is left.
     """
     if num_examples < 1:
-        raise InputError(f"The data set has {num_examples} examples; it needs at least 1.")
+        raise InputError(f"The dataset has {num_examples} examples; it needs at least 1.")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     if not drop_remainder:
         return math.ceil(num_examples / batch_size)
     if batch_size > num_examples:
         raise InputError(
-            f"batch_size {batch_size} is larger than the data set ({num_examples} examples), so "
+            f"batch_size {batch_size} is larger than the dataset ({num_examples} examples), so "
             "drop_remainder leaves no batch; choose a smaller batch_size or keep the remainder."
         )
     return num_examples // batch_size
@@ -67,38 +64,38 @@ def train_batches(
     max_unreadable_fraction: float = 0.0,
     sampling: str = "uniform",
 ) -> Iterator[Batch]:
-    """Endless shuffled and transformed batches, from `start_step` on.
+    """Yields shuffled and transformed batches without end, starting at `start_step`.
 
-    Batch `step` belongs to epoch `step // steps_per_epoch`. Every epoch is a new
-    permutation of the source with newly drawn transforms. With `sampling` "balanced" an epoch is
-    as many examples, each drawn for itself: its class uniformly, then one of the class's examples.
+    Batch `step` belongs to epoch `step // steps_per_epoch`. Each epoch is a new permutation of the
+    source with newly drawn transforms. If `sampling` is "balanced", an epoch has the same number of
+    examples, each drawn independently: first a class, uniformly, then one of its examples.
 
-    In place of an unreadable image comes the source's next readable example, so that a batch
-    remains a function of (seed, step); each is warned of once. Synthetic images are neither
-    shuffled nor transformed: a few batches, not to be written to, are handed out in turn.
+    The next readable example of the source replaces an unreadable image, so that a batch remains a
+    function of (seed, step). Each unreadable image is logged once. Synthetic images are neither
+    shuffled nor transformed: the iterator cycles through a few batches, which are read-only.
 
     Args:
       source: The examples.
       transform: Random transform of one example, such as `pad_crop_flip(4, True)`.
       batch_size: Size of a global batch.
-      seed: 0 .. 2**32 - 1; all randomness is derived from it.
-      drop_remainder: Leave out each epoch's smaller last batch; otherwise it is kept.
-      start_step: Step of the first batch returned; reached without reading earlier ones.
-      process_index: This process among those that train together.
+      seed: In 0 .. 2**32 - 1; all random numbers derive from it.
+      drop_remainder: Whether to drop each epoch's smaller last batch.
+      start_step: Step of the first batch. Earlier batches are not read.
+      process_index: Index of this process among those that train together.
       process_count: Their number; process p gets rows p*b/P to (p+1)*b/P of a batch of b.
       num_workers: Worker processes that read ahead; 0 reads in threads of this process.
         Closing or deleting the iterator ends them.
-      max_unreadable_fraction: The iterator raises InputError once more distinct examples than
-        this fraction of the source have turned out to be unreadable to this process.
-      sampling: "uniform" shows every example once an epoch; "balanced" shows every class equally
-        often in the mean, which needs a source with `labels`.
+      max_unreadable_fraction: The iterator raises InputError when this process has met more
+        distinct unreadable examples than this fraction of the source.
+      sampling: "uniform" shows each example once an epoch. "balanced" shows all classes equally
+        often on average, and needs a source with `labels`.
 
     Returns:
       An iterator over this process's rows: "image" uint8 [b, H, W, C], "label" int32 [b].
 
     Raises:
-      InputError: sizes that do not fit together, a seed, step or fraction out of range, another
-        sampling, or a balanced one of a source without labels.
+      InputError: the sizes do not fit together; the seed, step or fraction is out of range; the
+        sampling is unknown, or is balanced for a source without labels.
     """
     check_choice("sampling", sampling, ("uniform", "balanced"))
     balanced = class_balanced(source) if sampling == "balanced" else None
@@ -108,7 +105,7 @@ def train_batches(
         sizes.add(len(source) - (steps - 1) * batch_size)
     _check_shares(sizes, process_index, process_count)
     if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must lie in 0 .. 2**32 - 1.")
+        raise InputError(f"seed is {seed}; it must be in 0 .. 2**32 - 1.")
     if start_step < 0:
         raise InputError(f"start_step is {start_step}; it must be 0 or more.")
     allowance = Allowance(max_unreadable_fraction, len(source))
@@ -149,16 +146,16 @@ def eval_batches(
     num_workers: int = 0,
     max_unreadable_fraction: float = 0.0,
 ) -> Iterator[Batch]:
-    """Every example once, in order, in batches of one size.
+    """Yields each example once, in order, in batches of one size.
 
-    The last batch is filled up with black images of label 0 whose mask is False: weight
-    all sums by the mask to evaluate exactly. So are unreadable images, each of which is warned
-    of; synthetic images are one batch again and again, not to be written to.
+    Black images with label 0 and a mask of False fill the last batch and replace unreadable images,
+    each of which is logged: weight all sums by the mask to evaluate exactly. Synthetic images
+    repeat a single read-only batch.
 
     Args:
       source: The examples.
       batch_size: Size of a global batch.
-      process_index: This process among those that evaluate together.
+      process_index: Index of this process among those that evaluate together.
       process_count: Their number; process p gets rows p*b/P to (p+1)*b/P of each batch.
       num_workers: As for `train_batches`.
       max_unreadable_fraction: As for `train_batches`.
@@ -168,7 +165,7 @@ def eval_batches(
       [b, H, W, C], "label" int32 [b], "mask" bool [b].
 
     Raises:
-      InputError: sizes that do not fit together, or a fraction out of range.
+      InputError: the sizes do not fit together, or the fraction is out of range.
     """
     steps = steps_per_epoch(len(source), batch_size, drop_remainder=False)
     _check_shares({batch_size}, process_index, process_count)
@@ -198,13 +195,13 @@ def eval_batches(
 def _check_shares(batch_sizes: set[int], process_index: int, process_count: int) -> None:
     if not 0 <= process_index < process_count:
         raise InputError(
-            f"process_index is {process_index}; with process_count {process_count} it must lie "
-            f"in 0 .. {process_count - 1}."
+            f"process_index is {process_index}; with process_count {process_count} it must be "
+            f"in 0..{process_count - 1}."
         )
     for size in sorted(batch_sizes, reverse=True):
         if size % process_count:
             raise InputError(
-                f"A batch of {size} examples can not be shared equally by {process_count} "
+                f"A batch of {size} examples does not divide evenly among {process_count} "
                 "processes; choose a batch_size divisible by their number, and drop_remainder "
-                "if it is the last batch of an epoch that does not divide."
+                "if only the last batch of an epoch does not divide."
             )

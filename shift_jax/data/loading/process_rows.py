@@ -1,4 +1,4 @@
-"""The Grain step that gives each process its rows of every global batch. Needs Grain."""
+"""A Grain dataset that gives each process its rows of every global batch. Needs Grain."""
 
 import math
 
@@ -6,17 +6,16 @@ import grain
 
 
 class ProcessRows(grain.MapDataset):
-    """The examples of one process, in an order that plain batching turns into its batches.
+    """The examples of one process, in the order in which plain batching makes its batches.
 
-    A global batch of b examples is shared by P processes in contiguous pieces: process p
-    gets the rows p*b/P up to (p+1)*b/P. Batching this dataset by `batch_size / P` yields
-    just those pieces, and the pieces of all processes joined are the global batch. Grain's
-    own slicing can not say this: it knows strides and one contiguous shard, not a piece of
-    every batch.
+    P processes share a global batch of b examples in contiguous pieces: process p gets rows p*b/P
+    to (p+1)*b/P. Batching this dataset by `batch_size / P` yields exactly those pieces, and the
+    pieces of all processes together are the global batch. Grain's own slicing cannot express this:
+    it has strides and one contiguous shard, but not a piece of each batch.
 
-    Every epoch is batched on its own, so its last batch may be smaller; b is then that
-    batch's own size. Like all of Grain's map datasets it has `len(self)` elements per
-    epoch and takes indices of later epochs, which keep their number in the parent.
+    Each epoch is batched separately, so its last batch may be smaller; b is then the size of that
+    batch. Like all of Grain's map datasets, this one has `len(self)` elements an epoch and accepts
+    indices of later epochs, which it maps to the same epoch of the parent.
     """
 
     def __init__(
@@ -28,13 +27,13 @@ class ProcessRows(grain.MapDataset):
         process_index: int,
         process_count: int,
     ):
-        """Takes rows of `parent`, whose batch sizes must be divisible by `process_count`.
+        """Takes rows from `parent`, whose batch sizes must be divisible by `process_count`.
 
         Args:
           parent: Examples in global order.
           batch_size: Size of a global batch.
-          drop_remainder: Whether an epoch's smaller last batch is left out.
-          process_index: p, this process.
+          drop_remainder: Whether to drop an epoch's smaller last batch.
+          process_index: p, the index of this process.
           process_count: P, the number of processes.
         """
         super().__init__(parent)

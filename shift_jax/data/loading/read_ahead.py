@@ -1,4 +1,4 @@
-"""Making batches ahead of their use, in threads or in worker processes. Needs Grain."""
+"""Reads batches ahead of their use, in threads or in worker processes. Needs Grain."""
 
 import multiprocessing
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Batch = dict[str, np.ndarray]
 
-# Grain's defaults (16 threads, 500 elements) count examples; ours count whole batches, each made
-# by one thread. A buffer below the number of threads would leave some idle.
+# Grain's defaults (16 threads, 500 elements) are meant for single examples; our elements are whole
+# batches, each made by one thread. A buffer below the number of threads would leave some idle.
 _READ_THREADS = 4
 _READ_THREADS_PER_WORKER = 2
-# Of finished batches on their way to the parent.
+# Finished batches on their way to the parent.
 _BUFFERED_BATCHES_PER_WORKER = 1
 
 
@@ -41,22 +41,22 @@ def read_ahead(
       The iterator. Closing or deleting it ends its threads and workers.
 
     Raises:
-      InputError: a negative number, or workers wanted where none can be started; from the
-        iterator, too many unreadable examples.
+      InputError: `num_workers` is negative, or workers cannot start here; from the iterator, there
+        are too many unreadable examples.
     """
     if num_workers < 0:
         raise InputError(f"num_workers is {num_workers}; it must be 0 or more.")
-    # multiprocessing's own test, made before Grain starts threads and queues in a process
-    # that is about to fail: its errors would bury the reason.
+    # multiprocessing makes this test, too, but only after Grain has started threads and queues,
+    # whose errors would bury the reason.
     if num_workers and getattr(multiprocessing.current_process(), "_inheriting", False):
         raise InputError(
-            "A worker process imported the script and asked for workers itself; put the script's "
-            'calls under if __name__ == "__main__": or set num_workers to 0.'
+            "A worker process imported the script, which asked for workers again; put the calls of "
+            'the script under if __name__ == "__main__": or set num_workers to 0.'
         )
     import grain
     from absl import flags
 
-    # Grain keeps its settings in absl flags, which only absl's app.run parses.
+    # Grain keeps its settings in absl flags, which nobody has parsed unless absl's app.run has.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     threads = _READ_THREADS_PER_WORKER if num_workers else _READ_THREADS
@@ -72,35 +72,35 @@ def read_ahead(
 
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
-    """Makes a worker end with its parent, whatever ends that, and at no other time."""
+    """Makes a worker end together with its parent, however that ends, and at no other time."""
     del worker_index, worker_count
-    # A terminal and a scheduler send signals to the workers too; the parent is to end them.
+    # Terminals and schedulers send signals to workers, too, but only the parent should end them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Waits until the parent is gone, be it killed, and ends this process at once.
+    """Waits until the parent is gone, even if it was killed, and ends this process at once.
 
-    Grain's loop would go on for ever. Its shared memory goes too: once the last worker has
-    ended, multiprocessing's resource tracker, a process of its own, removes what is left.
+    Grain's loop would otherwise run forever. After the last worker, multiprocessing's resource
+    tracker, which is a separate process, frees the shared memory that is left.
     """
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 class _ReadAhead:
-    """Iterates and counts what is unreadable.
+    """Iterates over batches and counts their unreadable examples.
 
-    Ends Grain's threads and workers on `close()`, when dropped, and at exit.
+    Grain's threads and workers end on `close()`, on deletion and at exit.
     """
 
     def __init__(self, batches: "grain.IterDataset", unreadable: UnreadableCount, copy: bool):
         self._unreadable = unreadable
         self._copy = copy
-        # In a list, so that the finalizer can let go of it without keeping self alive. Left to
-        # the interpreter's teardown, Grain's shared memory would leak.
+        # The list lets the finalizer release the iterator without keeping self alive. If only the
+        # interpreter's teardown released it, Grain's shared memory would leak.
         self._iterators = [iter(batches)]
         self.close = weakref.finalize(self, _end, self._iterators)
 
@@ -116,7 +116,7 @@ class _ReadAhead:
         except Exception:
             self.close()
             raise
-        # Workers hand over shared memory; a copy frees it now instead of with the batch.
+        # Workers pass shared memory. Copying frees it now, rather than with the batch.
         return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
 
 

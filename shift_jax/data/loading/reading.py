@@ -1,4 +1,4 @@
-"""Reading single examples for a batch, with what takes the place of unreadable ones."""
+"""Reads single examples for a batch and replaces unreadable ones."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,23 +16,23 @@ from shift_jax.data.decode.unreadable import (
 from shift_jax.data.loading.sampling import ClassBalanced
 from shift_jax.data.sources.source import Example, Source
 
-# Under this key an example or a batch carries its `Unreadable`s to the process that counts them.
+# The key under which an example or a batch carries its `Unreadable`s to the process that counts.
 UNREADABLE = "unreadable"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainReader:
-    """Reads and transforms the example at an index, or the next one that is readable.
+    """Reads and transforms the example at an index, or the next readable one.
 
-    What is read depends on the index, the random numbers and the source only, so that batches
-    stay a function of (seed, step).
+    The result depends only on the index, the random numbers and the source, so that batches remain
+    a function of (seed, step).
     """
 
     source: Source
     transform: Transform
     allowance: Allowance
     balanced: ClassBalanced | None = None
-    """Draws another index in place of each."""
+    """Draws an index that replaces the given one."""
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         if self.balanced is not None:
@@ -45,15 +45,14 @@ class TrainReader:
             except (UnreadableImageError, UndecodableError) as error:
                 unreadable.append(_unreadable(self.source, index, error))
                 if self.allowance.exceeded_by(len(unreadable)):
-                    # Whoever counts these ends the run: the image is never seen.
+                    # The process that counts these ends the run, so nobody sees this image.
                     return {**_blank(self.source), UNREADABLE: unreadable}
             else:
                 return {**example, UNREADABLE: unreadable}
             index = (index + 1) % len(self.source)
 
     def _read(self) -> Callable[[int], dict[str, Any]]:
-        # What the source can do is not asked with isinstance, which would look at all of it for
-        # every example.
+        # isinstance with a protocol would look up all of the source's attributes for each example.
         if getattr(self.transform, "reads_encoded", False) and hasattr(self.source, "encoded"):
             return self.source.encoded
         return self.source.__getitem__
@@ -61,9 +60,9 @@ class TrainReader:
 
 @dataclasses.dataclass(frozen=True)
 class EvalReader:
-    """A source with a mask, followed by masked black images up to `length` examples.
+    """Reads a source with a mask, followed by masked black images up to `length` examples.
 
-    Unreadable images are black and masked too.
+    Masked black images also replace unreadable ones.
     """
 
     source: Source
@@ -83,7 +82,7 @@ class EvalReader:
 
 
 def stack(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Makes a batch of examples: arrays with a new first axis, and one list of `Unreadable`s."""
+    """Stacks examples into a batch: arrays with a new first axis and one list of `Unreadable`s."""
     batch = {
         key: np.stack([example[key] for example in examples])
         for key in examples[0]

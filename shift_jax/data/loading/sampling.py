@@ -1,4 +1,4 @@
-"""Drawing examples with the same probability for every class."""
+"""Draws examples with the same probability for every class."""
 
 import dataclasses
 
@@ -10,37 +10,33 @@ from shift_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ClassBalanced:
-    """The examples of each class, to draw from."""
+    """The examples of each class."""
 
     positions: np.ndarray
-    """int64 [n], in the source, class by class."""
+    """int64 [n], positions in the source, class by class."""
     starts: np.ndarray
-    """int64 [classes with examples + 1]: class k has the positions from starts[k] to
-    starts[k + 1]."""
+    """int64 [classes with examples + 1]: class k has positions[starts[k] : starts[k + 1]]."""
 
     def draw(self, rng: np.random.Generator) -> int:
-        """Draws a class uniformly, then one of its examples uniformly; returns its position."""
+        """Draws a class uniformly, then one of its examples uniformly, and returns its position."""
         drawn = rng.integers(len(self.starts) - 1)
         return int(self.positions[rng.integers(self.starts[drawn], self.starts[drawn + 1])])
 
 
 def class_balanced(source: Source) -> ClassBalanced:
-    """Sorts a source's examples by class.
+    """Sorts the examples of a source by class, omitting classes without examples.
 
     Args:
-      source: With its `labels`, integers [n], as digits, folders and identities have them.
-
-    Returns:
-      The examples to draw from. Classes without examples are left out.
+      source: Must have `labels`, integers [n], as digits, folders and identities do.
 
     Raises:
-      InputError: the source knows a label only once it has read the example.
+      InputError: the source knows a label only after reading the example.
     """
     labels = getattr(source, "labels", None)
     if labels is None:
         raise InputError(
-            f"sampling 'balanced' needs the labels before the images are read, and a "
-            f"{type(source).__name__} does not know them: take digits, folders or identities, or "
+            f"sampling 'balanced' needs the labels before the images are read, which a "
+            f"{type(source).__name__} does not have: use digits, folders or identities, or "
             "sampling 'uniform'."
         )
     _, counts = np.unique(labels, return_counts=True)

@@ -1,36 +1,17 @@
 """The 1,797 handwritten 8x8 digits that ship with scikit-learn: real data, no download."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.errors import InputError, did_you_mean
 
 _SPLITS = ("train", "test")
-# Fixed, so that no training seed ever moves an image between train and test.
+# Fixed, so that no training seed moves an image between train and test.
 _SPLIT_SEED = 0
 _TEST_FRACTION = 0.2
 _MAX_INTENSITY = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class DigitsSource:
-    """Digits held in memory. A `Source`."""
-
-    images: np.ndarray
-    """uint8 [n, 8, 8, 1]."""
-    labels: np.ndarray
-    """int32 [n]."""
-    num_classes: int = 10
-    class_names: tuple[str, ...] = tuple("0123456789")
-    image_shape: tuple[int, int, int] = (8, 8, 1)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": self.labels[index]}
 
 
 def load_digits(
@@ -39,21 +20,21 @@ def load_digits(
     image_size: int | None,
     eval_crop: float,
     class_splits: Sequence[str] | None = None,
-) -> DigitsSource:
+) -> ArraySource:
     """Opens the stratified "train" (1,437 images) or "test" (360) split.
 
     Args:
       split: "train" or "test".
       data_dir: Unused: the images are part of scikit-learn.
-      image_size: None or 8, the size the digits have.
+      image_size: None or 8, the size of the digits.
       eval_crop: 1: digits fill their images.
       class_splits: Unused: both splits have all ten classes.
 
     Returns:
-      The source, its intensities 0..16 scaled to 0..255.
+      The source, whose intensities 0..16 are scaled to 0..255.
 
     Raises:
-      InputError: another split, size or crop.
+      InputError: the split, size or crop is none of these.
     """
     del data_dir, class_splits
     if split not in _SPLITS:
@@ -79,4 +60,5 @@ def load_digits(
         random_state=_SPLIT_SEED,
     )[_SPLITS.index(split)]
     images = np.round(data.images[indices, :, :, None] * (255 / _MAX_INTENSITY))
-    return DigitsSource(images.astype(np.uint8), data.target[indices].astype(np.int32))
+    labels = data.target[indices].astype(np.int32)
+    return ArraySource(images.astype(np.uint8), labels, 10, tuple("0123456789"))

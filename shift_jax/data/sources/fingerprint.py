@@ -1,4 +1,4 @@
-"""What identifies the examples of a source, to tell whether two runs saw the same ones."""
+"""Identifies the examples of a source, to tell whether two runs saw the same ones."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,20 @@ class Fingerprint(NamedTuple):
     """What identifies the examples of a source; see `fingerprint`."""
 
     class_names: tuple[str, ...] | None
-    """One name per label, or None when the dataset has no names."""
+    """One name per label, or None if the dataset has no names."""
     num_examples: int
     files: str | None
-    """SHA-256 of the files' names and sizes, or None when the examples are not files."""
+    """SHA-256 of the names and sizes of the files, or None if the examples are not files."""
 
 
 def fingerprint(source: Source) -> Fingerprint:
-    """Identifies the examples of a source by what is known without decoding an image.
+    """Identifies the examples of a source without decoding any image.
 
-    For files this asks the file system for the size of each. The digest covers their names
-    relative to the folder of the source, so that moving or copying the folder does not change it.
+    If the examples are files, this asks the file system for the size of each. Names are relative to
+    the folder of the source, so moving or copying the folder does not change the digest.
 
     Args:
-      source: Any source. A `Subset` counts its own examples and takes the digest of all.
+      source: Any source. For a `Subset`, the digest is that of the whole source.
     """
     whole = source.source if isinstance(source, Subset) else source
     digest = getattr(whole, "files_digest", None)

@@ -1,4 +1,4 @@
-"""Images in class folders: `<data_dir>/<split>/<class>/<image>`."""
+"""Opens images in class folders: `<data_dir>/<split>/<class>/<image>`."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ from shift_jax.errors import InputError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files, decoded to RGB when they are read. A `Source`."""
+    """Image files in class folders, decoded to RGB on reading. A `Source`."""
 
     folder: str
     """The folder that holds the class folders, such as `<data_dir>/<split>`."""
@@ -63,17 +63,17 @@ class FolderSource:
     def __getitem__(self, index: int) -> dict:
         example = self.encoded(index)
         try:
-            image = example["image"].centre_crop(self.image_size, self.eval_crop)
+            image = example["image"].center_crop(self.image_size, self.eval_crop)
         except UndecodableError as error:
             raise UnreadableImageError(self.describe(index), str(error)) from error
         return {"image": image, "label": example["label"]}
 
     def encoded(self, index: int) -> dict:
-        """The example at `index` with an `EncodedImage`."""
+        """Returns the example at `index` with an `EncodedImage`."""
         return {"image": read_image(self.describe(index)), "label": self.labels[index]}
 
     def describe(self, index: int) -> str:
-        """The path of the file at `index`."""
+        """Returns the path of the file at `index`."""
         class_folder = self.class_folders[self.labels[index]]
         return os.path.join(self.folder, class_folder, os.fsdecode(self.file_names[index]))
 
@@ -87,11 +87,11 @@ class FolderSource:
 
 
 def files_digest(folder: str, names: Iterable[str]) -> str:
-    """Returns the SHA-256 of files' names and sizes: equal for a folder that was moved or copied.
+    """Returns the SHA-256 of the names and sizes of files. Moving their folder does not change it.
 
     Args:
       folder: The folder that the names are relative to.
-      names: Of the files, in an order that matters.
+      names: The names of the files, in an order that matters.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -105,7 +105,7 @@ def files_digest(folder: str, names: Iterable[str]) -> str:
 
 
 def read_image(path: str) -> EncodedImage:
-    """Reads an image file; raises `UnreadableImageError` where its header shows that it is none."""
+    """Reads an image file; raises `UnreadableImageError` if its header is not that of an image."""
     try:
         return EncodedImage(_read(path))
     except IMAGE_ERRORS as error:
@@ -113,7 +113,7 @@ def read_image(path: str) -> EncodedImage:
 
 
 def _read(path: str) -> bytes:
-    """The file's bytes, by as few calls of the system as that takes."""
+    """Returns the bytes of a file, with as few system calls as possible."""
     file = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(file).st_size
@@ -132,30 +132,30 @@ def load_folder(
     eval_crop: float,
     class_splits: Sequence[str] | None = None,
 ) -> FolderSource:
-    """Lists the images of one split once; later changes in the folder are not seen.
+    """Lists the images of one split. The source does not see later changes in the folder.
 
-    Labels count the sorted class names over all of `class_splits`, so that a class missing from one
-    split does not renumber the others. Files that are ignored, because they lack an image's
-    extension or do not lie directly in a class folder, and classes without images are logged.
+    Labels index the sorted class names of all of `class_splits`, so that a class missing from one
+    split does not renumber the others. Classes without images are logged, and so are ignored files:
+    those without an image extension and those not directly in a class folder.
 
     Args:
       split: A folder in `data_dir`.
-      data_dir: The folder of the splits.
-      image_size: Side in pixels of the square images returned.
-      eval_crop: Fraction of the shorter side that these keep.
+      data_dir: The folder that holds the splits.
+      image_size: Side of the square images in pixels.
+      eval_crop: Fraction of the shorter side that images keep.
       class_splits: The splits whose folders are the classes, as far as they exist; None for all.
 
     Returns:
       The source, ordered by class, then by file name.
 
     Raises:
-      InputError: no size, no such folder, no class folders, no images, or images of a class that
-        `class_splits` do not have. A file that is not an image raises `UnreadableImageError` when
-        it is read.
+      InputError: the size is missing, the folder or split does not exist, it has no class folders
+        or no images, or it has images of a class that is not in `class_splits`. Reading a file that
+        is not an image raises `UnreadableImageError`.
     """
     if image_size is None:
         raise InputError(
-            "folder images differ in size; set image_size to the side in pixels they should get."
+            "folder images differ in size; set image_size to the side in pixels to resize them to."
         )
     check_image_size(image_size)
     if data_dir is None:
@@ -181,8 +181,9 @@ def load_folder(
     class_names = sorted(named)
     if strange := [name for name in files if len(files[name]) and name not in named]:
         raise InputError(
-            f"{folder / own[strange[0]]} holds images, but {' and '.join(naming)} have no class "
-            f"{strange[0]!r}: take a split with the same classes.{did_you_mean(strange[0], named)}"
+            f"{folder / own[strange[0]]} holds images, but {strange[0]!r} is not a class of "
+            f"{' and '.join(naming)}: choose a split with the same classes."
+            f"{did_you_mean(strange[0], named)}"
         )
     counts = [len(files.get(name, ())) for name in class_names]
     if not sum(counts):
@@ -202,7 +203,7 @@ def load_folder(
 
 
 def _class_files(folder: pathlib.Path, classes: dict[str, str]) -> dict[str, np.ndarray]:
-    """The image files in each class folder; logs what else is there."""
+    """Lists the image files in each class folder and logs the files that it ignores."""
     files, ignored = {}, list(file_names(folder))
     for name, class_folder in classes.items():
         images = []
@@ -233,6 +234,6 @@ def _warn_of_classes(folder: pathlib.Path, counts: dict[str, int]) -> None:
     if len(counts) == 1:
         logging.warning(
             "%s",
-            f"{folder} has a single class, {next(iter(counts))!r}: there is nothing to tell apart. "
-            "Put the images of each class in a folder of their own.",
+            f"{folder} has a single class, {next(iter(counts))!r}, so there is nothing to learn: "
+            "put the images of each class in a folder of their own.",
         )

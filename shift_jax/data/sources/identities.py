@@ -1,4 +1,4 @@
-"""Faces by identity: folders of people, TFDS's LFW, and which identities to train and test on.
+"""Opens faces by identity, from folders or TFDS's LFW, and splits identities into train and test.
 
 CASIA-WebFace, MS-Celeb-1M and LFW come as `<data_dir>/<identity>/<image>`, YouTube Faces as
 `<data_dir>/<identity>/<video>/<image>`.
@@ -23,7 +23,7 @@ from shift_jax.data.sources.listing import (
     subfolders,
     warn_of_ignored,
 )
-from shift_jax.data.sources.tfds import RelabelledTfdsSource, load_texts
+from shift_jax.data.sources.tfds import RelabeledTfdsSource, load_texts
 from shift_jax.errors import InputError, check_choice, did_you_mean
 
 _NAMES = ("identities", "lfw")
@@ -36,36 +36,36 @@ def load_identities(
     *,
     split: str = "train",
     names: Collection[str] | None = None,
-) -> FolderSource | RelabelledTfdsSource:
-    """Opens faces with their identities as classes. Reads local files only.
+) -> FolderSource | RelabeledTfdsSource:
+    """Opens faces with their identities as classes. It reads local files only.
 
     Args:
-      name: "identities", `<data_dir>/<identity>/**/<image>`, where images lie in the folder of
-        their identity or in folders below it, such as those of videos; or "lfw", TFDS's Labeled
-        Faces in the Wild, prepared in a random-access format: to train on, since without image
-        numbers LFW's own pairs can not be found in it.
-      data_dir: The folder of the identities, or of TFDS (None: TFDS's own default).
-      image_size: Side in pixels to which the shorter side of images is scaled; the central square
-        is returned, in RGB.
-      split: TFDS split, slices included. Folders have "train" only.
-      names: The identities to take; None for all.
+      name: "identities" for `<data_dir>/<identity>/**/<image>`, where images lie in the folder of
+        their identity or in subfolders, such as one per video; or "lfw" for TFDS's Labeled Faces in
+        the Wild, prepared in a random-access format. TFDS omits the image numbers that LFW's pairs
+        refer to, so use "lfw" to train, not to evaluate on these pairs.
+      data_dir: The folder of the identities, or of TFDS (None: TFDS's default).
+      image_size: Side in pixels of the images: the shorter side is scaled to it, and the central
+        square is kept, in RGB.
+      split: TFDS split, including slices. Folders have "train" only.
+      names: The identities to open; None for all.
 
     Returns:
       The source, an `EncodedSource` with `labels`, int32 [n]: the positions of the identities in
-      its sorted `class_names`. Folders are in the order of their identities, then of their files;
-      LFW's records are in its own. Identities without an image are left out.
+      its sorted `class_names`. Folders are sorted by identity, then by file; LFW keeps the order of
+      its records. Identities without images are omitted.
 
     Raises:
-      InputError: another name; no such folder or split; an identity that is not there; no images.
-        A file that is not an image raises `UnreadableImageError` when it is read.
+      InputError: the dataset, folder, split or an identity does not exist, or there are no images.
+        Reading a file that is not an image raises `UnreadableImageError`.
     """
     check_image_size(image_size)
-    check_choice("The data set of faces", name, _NAMES)
+    check_choice("The dataset of faces", name, _NAMES)
     if name == "lfw":
         return _load_lfw(data_dir, image_size, split, names)
     if split != "train":
         raise InputError(
-            f"Folders of identities have no split {split!r}: take 'train', and choose identities "
+            f"Folders of identities have no split {split!r}: use 'train', and choose identities "
             "by name."
         )
     folders = _identity_folders(data_dir)
@@ -92,16 +92,15 @@ def identity_names(name: str, data_dir: str | None) -> list[str]:
     """Returns the sorted names of the identities that have images.
 
     Args:
-      name: As for `load_identities`.
-      data_dir: Likewise.
+      name, data_dir: As for `load_identities`.
 
     Raises:
-      InputError: another name, no such folder, or no images.
+      InputError: the dataset or folder does not exist, or has no images.
     """
-    check_choice("The data set of faces", name, _NAMES)
+    check_choice("The dataset of faces", name, _NAMES)
     if name == "lfw":
         return sorted(set(load_texts("lfw", "train", data_dir)[1]))
-    # One image each will do.
+    # any() stops at the first image of each.
     found = [
         name
         for name, folder in _identity_folders(data_dir).items()
@@ -115,63 +114,60 @@ def identity_names(name: str, data_dir: str | None) -> list[str]:
 def split_identities(
     names: Collection[str], *, num_train: int, held_out: int | Collection[str], seed: int
 ) -> tuple[list[str], list[str]]:
-    """Chooses identities to train on and others to test on.
+    """Chooses identities to train on, and others to hold out for testing.
 
-    A hash of the seed and the name puts each identity at a place of its own: those to test on are
-    drawn from one end of that order, those to train on from the other. Hence the identities
-    trained on depend on the names, on the seed and on `num_train`; on those held out only where
-    these would have been among them, or where all the others are taken. More training identities
-    include fewer, a new identity displaces one at most, and no version of NumPy changes the draw.
+    A hash of the seed and the name orders the identities. Held-out identities come from one end of
+    that order, training identities from the other. The training identities therefore depend on the
+    names, the seed and `num_train`; held-out identities affect them only by removing some of them,
+    or if all others are taken. A larger draw contains a smaller one, a new identity displaces at
+    most one other, and the draw is the same with all versions of NumPy.
 
     Args:
-      names: All identities there are, in any order.
-      num_train: How many to train on, drawn at random; 0 for all that are not held out. The paper
-        takes 10,000 of MS-Celeb-1M (Section 3.3).
-      held_out: The names to test on, or how many to draw at random.
-      seed: Of the draw.
+      names: All identities, in any order.
+      num_train: Number of identities to train on, drawn at random; 0 for all that are not held out.
+        The paper draws 10,000 from MS-Celeb-1M (Section 3.3).
+      held_out: The names to hold out, or their number, drawn at random.
+      seed: Seed of the draw.
 
     Returns:
-      The names trained on and those held out, both sorted, disjoint.
+      The training and the held-out names, both sorted and disjoint.
 
     Raises:
-      InputError: fewer identities than wanted, or a held-out name that is not there.
+      InputError: there are too few identities, or a held-out name does not exist.
     """
     order = sorted(set(names), key=lambda name: _place(seed, name))
     if isinstance(held_out, int):
         if not 0 <= held_out < len(order):
             raise InputError(
-                f"{held_out:,} identities are to be held out of {len(order):,}, expected 0 or more "
-                "and at least one left to train on: hold out another number."
+                f"Cannot hold out {held_out:,} of {len(order):,} identities: choose a number of at "
+                "least 0 that leaves one to train on."
             )
         held_out = order[:held_out]
     elif unknown := sorted(set(held_out).difference(order)):
         raise InputError(
-            f"There is no identity {unknown[0]!r} to hold out, expected one of the {len(order):,} "
-            f"of the data.{did_you_mean(unknown[0], order)}"
+            f"There is no identity {unknown[0]!r} to hold out among the {len(order):,} in the data."
+            f"{did_you_mean(unknown[0], order)}"
         )
     held_out = set(held_out)
     rest = [name for name in order if name not in held_out]
     if not rest or not 0 <= num_train <= len(rest):
         raise InputError(
-            f"{num_train:,} identities are to be trained on (0: all), and {len(rest):,} of "
+            f"Cannot train on {num_train:,} identities (0: all), since {len(rest):,} of "
             f"{len(order):,} are not held out: train on fewer, or hold out fewer."
         )
     return sorted(rest[-num_train:]), sorted(held_out)
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """Reads a list of identities: one name a line, in UTF-8.
+    """Reads a list of identities from a text file with one name per line, in UTF-8.
 
-    Blank lines and those that begin with # are skipped, and so is space around a name.
-
-    Args:
-      path: The text file.
+    Blank lines, lines that start with #, and space around names are ignored.
 
     Returns:
-      The names in the file's order, each once.
+      The names in the order of the file, each once, in Unicode's normal form C.
 
     Raises:
-      InputError: a file that can not be read, is no text, or has no names.
+      InputError: the file cannot be read, is not text, or has no names.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -179,23 +175,23 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise InputError(
-            f"{path} can not be read as a list of identities ({reason}); expected one name a line."
+            f"{path} cannot be read as a list of identities ({reason}); expected one name per line."
         ) from error
     lines = (normalized(line) for line in lines if line and not line.startswith("#"))
     names = list(dict.fromkeys(lines))
     if not names:
-        raise InputError(f"{path} has no names of identities in it; write one to a line.")
+        raise InputError(f"{path} has no names of identities; write one per line.")
     return names
 
 
 def image_paths(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the paths of all images in a folder and the folders below it, sorted.
+    """Returns the sorted paths of all images in a folder and its subfolders.
 
     Raises:
-      InputError: no such folder, or no images in it.
+      InputError: the folder does not exist, or has no images.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"{folder} is not a folder, expected one of images.")
+        raise InputError(f"{folder} is not a folder, expected a folder of images.")
     names = sorted_names(image_names(folder, nested=True))
     found = [os.path.join(folder, os.fsdecode(name)) for name in names]
     if not found:
@@ -207,13 +203,13 @@ def image_paths(folder: str | os.PathLike[str]) -> list[str]:
 
 def _load_lfw(
     data_dir: str | None, image_size: int, split: str, names: Collection[str] | None
-) -> RelabelledTfdsSource:
+) -> RelabeledTfdsSource:
     records, texts = load_texts("lfw", split, data_dir)
     found = sorted(set(texts))
     taken = _taken(names, found, f"TFDS's lfw {split}")
     label_of = {name: label for label, name in enumerate(taken)}
     positions = np.array([i for i, text in enumerate(texts) if text in label_of], np.int64)
-    return RelabelledTfdsSource(
+    return RelabeledTfdsSource(
         f"lfw {split}",
         records,
         len(taken),
@@ -225,11 +221,11 @@ def _load_lfw(
 
 
 def _taken(names: Collection[str] | None, found: Sequence[str], where: str) -> list[str]:
-    """The sorted names, which must be among those found; all of these for None."""
+    """Returns the sorted names, which must be among those found, or all of these for None."""
     if names is None:
         return sorted(found)
     if not names:
-        raise InputError(f"No identities are to be taken of {where}; name at least one.")
+        raise InputError(f"The list of identities to open in {where} is empty; name at least one.")
     names = set(map(normalized, names))
     if unknown := sorted(names.difference(found)):
         raise InputError(

@@ -1,7 +1,7 @@
-"""Which files and folders count as data. What operating systems and tools leave is skipped here.
+"""Lists files and folders that are data, and skips those that operating systems and tools leave.
 
-Names are compared and sorted in Unicode's normal form C: macOS stores an accent as a character of
-its own (form D), Linux and Windows store whatever they are given.
+Names are compared and sorted in Unicode's normal form C. macOS may store an accent as a separate
+character (form D), while Linux and Windows store names as they are given.
 """
 
 import heapq
@@ -35,12 +35,12 @@ IMAGE_EXTENSIONS = frozenset(
         ".webp",
     }
 )
-"""Extensions of the formats that are read, in lower case. Animations give their first frame."""
+"""Supported image extensions, in lower case. Of an animation, the first frame is read."""
 
 NO_IMAGE = "without an image extension"
-"""Why most files are ignored; for `warn_of_ignored`."""
+"""The most frequent reason for `warn_of_ignored`."""
 
-# In lower case. Names that begin with a dot, such as .DS_Store and ._1.jpg, are skipped as well.
+# In lower case. Names that start with a dot, such as .DS_Store and ._1.jpg, are litter, too.
 _LITTER = frozenset(
     {
         "#recycle",
@@ -58,12 +58,12 @@ _LITTER = frozenset(
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name belongs to a system or a tool and is never data."""
+    """Whether a file or folder of this name belongs to an operating system or a tool."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def normalized(name: str) -> str:
-    """Returns a name in Unicode's normal form C, in which equal names compare equal."""
+    """Returns a name in Unicode's normal form C, in which names that look equal are equal."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -74,7 +74,7 @@ def subfolders(folder: str | os.PathLike[str]) -> dict[str, str]:
       folder: Where to look.
 
     Returns:
-      Their names in normal form C, sorted, each with the name that it has on the disk.
+      A dict from sorted names in normal form C to the names on the disk.
 
     Raises:
       InputError: two names have the same normal form.
@@ -85,8 +85,8 @@ def subfolders(folder: str | os.PathLike[str]) -> dict[str, str]:
     for name in names:
         if normalized(name) in found:
             raise InputError(
-                f"{folder} holds two folders named {normalized(name)!r}, which differ only in how "
-                "Unicode encodes their accents: move the files of one into the other."
+                f"{folder} holds two folders named {normalized(name)!r} that differ only in the "
+                "Unicode encoding of their accents: move the files of one into the other."
             )
         found[normalized(name)] = name
     return dict(sorted(found.items()))
@@ -97,17 +97,17 @@ def file_names(folder: str | os.PathLike[str], *, nested: bool = False) -> Itera
 
     Args:
       folder: Where to look.
-      nested: Whether to look in the folders below too, to any depth; their files are called
-        `<subfolder>/<file>`. Links are followed, but each folder is listed once, under its own name
-        if it lies in `folder`, else under the name of the first link to it. Links to a folder that
-        holds them are skipped.
+      nested: Whether to look in subfolders, too, to any depth. Their files are named
+        `<subfolder>/<file>`. Links are followed, but each folder is listed only once: under its own
+        name if it lies in `folder`, otherwise under the name of the first link to it. Links to a
+        folder that contains them are skipped.
     """
     folders, links, listed = [("", os.path.realpath(folder))], [], set()
     while folders or links:
         if folders:
             name, path = folders.pop()
         else:
-            # Links come last and in order, so that the file system's order chooses no names.
+            # Links come last and sorted, so that names do not depend on the file system's order.
             name, parent = heapq.heappop(links)
             path = os.path.realpath(os.path.join(folder, name))
             if os.path.commonpath([path, parent]) == path:
@@ -129,7 +129,7 @@ def file_names(folder: str | os.PathLike[str], *, nested: bool = False) -> Itera
 
 
 def has_extension(name: str, extensions: Collection[str] = IMAGE_EXTENSIONS) -> bool:
-    """Whether a file's name ends in one of the extensions, in upper or lower case."""
+    """Whether a file name has one of the extensions, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in extensions
 
 
@@ -144,18 +144,18 @@ def image_names(
 
 
 def sorted_names(names: Iterable[str]) -> np.ndarray:
-    """Returns file names in order as an array of bytes [n], many times smaller than strings."""
+    """Sorts file names into an array of bytes [n], which is many times smaller than strings."""
     return np.array([os.fsencode(name) for name in sorted(names, key=normalized)], np.bytes_)
 
 
 def warn_of_other_files(folder: str | os.PathLike[str]) -> None:
-    """Logs the files in a folder and those below it that are ignored for lack of an extension."""
+    """Logs how many files in a folder and its subfolders have no image extension."""
     others = [name for name in file_names(folder, nested=True) if not has_extension(name)]
     warn_of_ignored(folder, others, NO_IMAGE)
 
 
 def warn_of_ignored(folder: str | os.PathLike[str], names: Collection[str], why: str) -> None:
-    """Logs how many files of a folder are no data and why, with one of them as an example."""
+    """Logs how many files of a folder are ignored and why, with one of them as an example."""
     if not names:
         return
     from absl import logging
@@ -167,6 +167,6 @@ def warn_of_ignored(folder: str | os.PathLike[str], names: Collection[str], why:
 def _is_folder(entry: os.DirEntry) -> bool:
     if not entry.is_symlink():
         return entry.is_dir()
-    # Following a link takes a call of the system, too slow for millions of linked images. isdir,
-    # since of a link to itself the entry raises an error.
+    # Following a link takes a system call, which is too slow for millions of linked images. For a
+    # link to itself, entry.is_dir() would raise an error.
     return not has_extension(entry.name) and os.path.isdir(entry.path)

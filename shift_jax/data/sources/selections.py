@@ -1,4 +1,4 @@
-"""Chosen images in a given order, for evaluation: of files, or of another source."""
+"""Selected images in a given order, from files or from another source."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ from shift_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """Image files, all of label 0, each scaled and cropped to its central square. A `Source`.
+    """Image files, all with label 0, scaled and cropped to their central square. A `Source`.
 
     Raises:
-      InputError: `image_size` is no whole number of pixels, at least 1.
+      InputError: `image_size` is not a whole number of pixels, at least 1.
     """
 
     paths: Sequence[str]
@@ -39,31 +39,31 @@ class ImageFiles:
     def __getitem__(self, index: int) -> Example:
         example = self.encoded(index)
         try:
-            pixels = example["image"].centre_crop(self.image_size, 1.0)
+            pixels = example["image"].center_crop(self.image_size, 1.0)
         except UndecodableError as error:
             raise UnreadableImageError(self.paths[index], str(error)) from error
         return {**example, "image": pixels}
 
     def encoded(self, index: int) -> EncodedExample:
-        """The example at `index` with an `EncodedImage`."""
+        """Returns the example at `index` with an `EncodedImage`."""
         return {"image": read_image(self.paths[index]), "label": np.int32(0)}
 
     def describe(self, index: int) -> str:
-        """The path of the file at `index`."""
+        """Returns the path of the file at `index`."""
         return self.paths[index]
 
     def files_digest(self) -> str:
-        """See `files_digest`; the folder is the deepest one that holds all files."""
+        """See `files_digest`; the folder is the deepest one that contains all files."""
         folder = os.path.commonpath([os.path.dirname(path) for path in self.paths])
         return files_digest(folder, (os.path.relpath(path, folder) for path in self.paths))
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """Some examples of a source, in another order, perhaps more than once. A `Source`.
+    """Some examples of a source, in any order, possibly repeated. A `Source`.
 
     Raises:
-      InputError: a position outside the source.
+      InputError: a position is outside the source.
     """
 
     source: Source
@@ -74,8 +74,8 @@ class Subset:
         positions = np.asarray(self.positions)
         if positions.size and not 0 <= positions.min() <= positions.max() < len(self.source):
             raise InputError(
-                f"The positions of a subset go from {positions.min()} to {positions.max()}, "
-                f"expected 0 .. {len(self.source) - 1}: take those of examples of the source."
+                f"The positions of a subset range from {positions.min()} to {positions.max()}, "
+                f"expected positions in the source, 0..{len(self.source) - 1}."
             )
 
     @property
@@ -102,5 +102,5 @@ class Subset:
         return self.source[int(self.positions[index])]
 
     def describe(self, index: int) -> str:
-        """What the source, an `EncodedSource`, calls the example at `index`."""
+        """Names the example at `index` as the source does, which must be an `EncodedSource`."""
         return self.source.describe(int(self.positions[index]))

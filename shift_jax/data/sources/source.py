@@ -1,4 +1,4 @@
-"""The door to the data sets: `load_source` and what it returns.
+"""The `Source` protocol, and `load_source`, which opens a dataset by name.
 
 To register a source, write a function `(split, data_dir, image_size, eval_crop, class_splits) ->
 Source` in a file of its own and add it to `_LOADERS`.
@@ -17,33 +17,33 @@ from shift_jax.data.sources.tfds import load_tfds
 
 
 class Example(TypedDict):
-    """One labelled image."""
+    """One labeled image."""
 
     image: np.ndarray
-    """uint8 [H, W, C], 0..255, channels are RGB or one grey."""
+    """uint8 [H, W, C], 0..255, channels are RGB or one gray."""
     label: np.int32
     """0 .. num_classes - 1."""
 
 
 class Source(Protocol):
-    """Labelled images in a fixed order, read by index.
+    """Labeled images in a fixed order, read by index.
 
-    Picklable, since Grain sends it to its worker processes. The arrays it returns may be
-    views of its own memory: copy before writing.
+    Sources are picklable, since Grain sends them to its worker processes. The arrays that they
+    return may be views of their own memory: copy before writing.
     """
 
     num_classes: int
     class_names: tuple[str, ...] | None
-    """One name per label, or None when the data set has no names."""
+    """One name per label, or None if the dataset has no names."""
     image_shape: tuple[int, int, int]
     """(H, W, C) of every image."""
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Returns the number of examples."""
         ...
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`, 0 <= index < len(self), ready for evaluation.
+        """Returns the example at `index`, 0 <= index < len(self), as it is evaluated.
 
         Raises:
           UnreadableImageError: the image is damaged.
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 class EncodedExample(TypedDict):
-    """One labelled image as it is stored."""
+    """One labeled image before decoding."""
 
     image: EncodedImage
     label: np.int32
@@ -61,14 +61,14 @@ class EncodedExample(TypedDict):
 
 @runtime_checkable
 class EncodedSource(Source, Protocol):
-    """A source of files, which a transform may decode no further than it needs."""
+    """A source of image files, which a transform can decode no further than it needs."""
 
     def encoded(self, index: int) -> EncodedExample:
-        """The example at `index`; raises `UnreadableImageError` where that shows already."""
+        """Returns the example at `index`; may raise `UnreadableImageError`."""
         ...
 
     def describe(self, index: int) -> str:
-        """What the file or record at `index` is called."""
+        """Names the file or record at `index`."""
         ...
 
 
@@ -84,21 +84,20 @@ def load_source(
     eval_crop: float = 1.0,
     class_splits: Sequence[str] | None = None,
 ) -> Source:
-    """Opens one split of a data set. Reads local files only, never the network.
+    """Opens one split of a dataset. It reads local files only, never the network.
 
     Args:
-      name: "digits" (scikit-learn's 8x8 digits), "folder" (images in class folders),
-        "synthetic" (a few random images in the numbers of ImageNet), or the name of any TFDS
-        image classification set prepared in a random-access format.
-      split: "train", "test" or what else the set has; TFDS also takes slices such as
+      name: "digits" (scikit-learn's 8x8 digits), "folder" (images in class folders), "synthetic" (a
+        few random images, repeated to the size of ImageNet), or the name of any TFDS image
+        classification dataset prepared in a random-access format.
+      split: "train", "test" or another split of the dataset; TFDS also accepts slices such as
         "train[:80%]".
-      data_dir: Where the images are: the folder holding `<split>/<class>/`, or the TFDS
-        folder (None: TFDS's own default). "digits" ships with scikit-learn, and it and
-        "synthetic" need none.
-      image_size: Side in pixels to which images are resized (shorter side) and centre
-        cropped. Needed where the images have no common size; None keeps their own.
-      eval_crop: Fraction of the shorter side that the centre crop keeps: 0.875 with an
-        image_size of 224 resizes to 256 first.
+      data_dir: The folder that holds `<split>/<class>/`, or the TFDS folder (None: TFDS's default).
+        "digits", which ships with scikit-learn, and "synthetic" do not need one.
+      image_size: Side in pixels of the images: the shorter side is scaled to it, and the center is
+        cropped. Required if the images differ in size; None keeps their size.
+      eval_crop: Fraction of the shorter side that the center crop keeps: 0.875 with an image_size
+        of 224 resizes to 256 first.
       class_splits: For "folder", the splits whose folders are the classes, as far as they exist;
         None for all.
 
@@ -106,7 +105,7 @@ def load_source(
       The source, an `EncodedSource` if its images differ in size.
 
     Raises:
-      InputError: the name, split, folder, size or crop does not lead to at least one image.
+      InputError: the arguments do not lead to at least one image.
     """
     check_eval_crop(eval_crop)
     if name in _LOADERS:

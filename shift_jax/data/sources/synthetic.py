@@ -1,4 +1,4 @@
-"""Random images in the numbers of ImageNet, so that a run measures the computation alone."""
+"""Random images in the quantity of ImageNet, so that a run measures the computation alone."""
 
 import dataclasses
 import re
@@ -9,11 +9,11 @@ import numpy as np
 from shift_jax.data.decode.images import check_image_size
 from shift_jax.errors import InputError, did_you_mean
 
-# Of ILSVRC 2012, whose test labels are not public: "test" stands for validation here.
+# Of ILSVRC 2012. Its test labels are not public, so "test" is its validation split.
 _NUM_EXAMPLES = {"train": 1_281_167, "validation": 50_000, "test": 50_000}
 _NUM_CLASSES = 1000
 _DEFAULT_SIZE = 224
-# So that steps differ, and that all of them stay in memory.
+# Enough for steps to differ, few enough to keep in memory.
 _NUM_BATCHES = 4
 
 
@@ -45,22 +45,17 @@ def load_synthetic(
     eval_crop: float,
     class_splits: Sequence[str] | None = None,
 ) -> SyntheticSource:
-    """Opens "train" (1,281,167 images), "validation" or "test" (50,000 each), 1,000 classes.
-
-    The first n of a split are "train[:n]", as in TFDS.
+    """Opens "train" (1,281,167 images), "validation" or "test" (50,000 each), with 1,000 classes.
 
     Args:
-      split: One of the three, perhaps cut short.
-      data_dir: Unused: the images are drawn.
-      image_size: Side of the square images in pixels; None is 224.
-      eval_crop: Unused: the images are drawn at their size.
+      split: One of the three, or its first n examples, written "train[:n]" as in TFDS.
+      data_dir: Unused: the images are random.
+      image_size: Side of the square images in pixels; None for 224.
+      eval_crop: Unused: the images have their final size.
       class_splits: Unused: all splits have the same classes.
 
-    Returns:
-      The source.
-
     Raises:
-      InputError: another split, or no size.
+      InputError: the split or the size is invalid.
     """
     del data_dir, eval_crop, class_splits
     name, first = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", split, re.DOTALL).groups()
@@ -87,20 +82,19 @@ def synthetic_train_batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches of one process, from `start_step` on: a few drawn once, in turn.
+    """Yields batches of one process without end, cycling through a few that it draws once.
 
     Args:
-      source: Gives the shapes and the size of an epoch's last batch.
-      batch_size: Size of a global batch.
-      seed: Of the images and the labels.
-      steps_per_epoch: The batches after which a smaller one may come.
+      source: Determines the shapes and the size of an epoch's last batch.
+      batch_size: b, the size of a global batch.
+      seed: Seed of the images and the labels.
+      steps_per_epoch: Batches in an epoch, the last of which may be smaller.
       start_step: Step of the first batch.
-      process_index: p, this process; its rows are p*b/P to (p+1)*b/P.
+      process_index: p, the index of this process; its rows are p*b/P to (p+1)*b/P.
       process_count: P, the number of processes.
 
     Yields:
-      "image" uint8 [b/P, H, W, C] and "label" int32 [b/P], the same arrays again and again: not
-      to be written to.
+      "image" uint8 [b/P, H, W, C] and "label" int32 [b/P]. The arrays are reused, hence read-only.
     """
     drawn = [_random_batch(batch_size, source, seed, number) for number in range(_NUM_BATCHES)]
     last_size = min(batch_size, source.length - (steps_per_epoch - 1) * batch_size)
@@ -116,16 +110,16 @@ def synthetic_train_batches(
 def synthetic_eval_batches(
     source: SyntheticSource, *, batch_size: int, process_index: int, process_count: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """One process's rows of a pass over the source, with "mask" bool [b/P], in one size.
+    """Yields the rows of one process for one pass over the source, in batches of one size.
 
     Args:
-      source: Gives the shapes and the number of examples.
-      batch_size: Size of a global batch.
-      process_index: This process.
-      process_count: The number of processes.
+      source: Determines the shapes and the number of examples.
+      batch_size: b, the size of a global batch.
+      process_index: p, the index of this process; its rows are p*b/P to (p+1)*b/P.
+      process_count: P, the number of processes.
 
     Yields:
-      As `synthetic_train_batches`; the mask is False after the last example.
+      As `synthetic_train_batches`, with "mask" bool [b/P], which is False after the last example.
     """
     drawn = _random_batch(batch_size, source, seed=0, number=0)
     rows = batch_size // process_count
@@ -139,7 +133,7 @@ def _random_batch(
     size: int, source: SyntheticSource, seed: int, number: int
 ) -> dict[str, np.ndarray]:
     rng = np.random.default_rng((seed, number))
-    # Bytes are many times as fast as integers() of type uint8.
+    # Drawing bytes is many times as fast as rng.integers() with dtype uint8.
     pixels = np.frombuffer(rng.bytes(size * int(np.prod(source.image_shape))), np.uint8)
     return {
         "image": pixels.reshape(size, *source.image_shape),

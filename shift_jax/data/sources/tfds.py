@@ -1,101 +1,16 @@
-"""Any TensorFlow Datasets image classification set, read by index and without TensorFlow."""
+"""Opens the image datasets of TensorFlow Datasets, which it reads by index, without TensorFlow."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shift_jax.data.decode.images import EncodedImage, check_image_size, resize_and_centre_crop
-from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
+from shift_jax.data.decode.images import check_image_size
+from shift_jax.data.sources.tfds_source import EncodedTfdsSource, RelabeledTfdsSource, TfdsSource
 from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
-
-
-@dataclasses.dataclass(frozen=True)
-class TfdsSource:
-    """One split of a TFDS set whose images have one size. A `Source`."""
-
-    records: Sequence[dict[str, Any]]
-    """With the images as arrays."""
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    image_shape: tuple[int, int, int]
-    eval_crop: float = 1.0
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict:
-        record = self.records[index]
-        image = record["image"]
-        if image.shape != self.image_shape or self.eval_crop != 1:
-            image = resize_and_centre_crop(image, self.image_shape[0], self.eval_crop)
-        return {"image": image, "label": np.int32(record["label"])}
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedTfdsSource:
-    """One split of a TFDS set whose images differ in size. A `Source`."""
-
-    name: str
-    """Of the set and the split, for what is said of its records."""
-    records: Sequence[dict[str, Any]]
-    """With the images as the bytes of their files."""
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    image_shape: tuple[int, int, int]
-    eval_crop: float = 1.0
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self.encoded(index)
-        try:
-            image = example["image"].centre_crop(self.image_shape[0], self.eval_crop)
-        except UndecodableError as error:
-            raise UnreadableImageError(self.describe(index), str(error)) from error
-        return {"image": image, "label": example["label"]}
-
-    def encoded(self, index: int) -> dict:
-        """The example at `index` with an `EncodedImage`."""
-        record = self._record(index)
-        try:
-            image = EncodedImage(record["image"], self.image_shape[-1])
-        except UndecodableError as error:
-            raise UnreadableImageError(self.describe(index), str(error)) from error
-        return {"image": image, "label": np.int32(record["label"])}
-
-    def describe(self, index: int) -> str:
-        """What the record at `index` is called."""
-        return f"Record {index} of {self.name}"
-
-    def _record(self, index: int) -> dict[str, Any]:
-        return self.records[index]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RelabelledTfdsSource(EncodedTfdsSource):
-    """Some records of a TFDS set, with other labels than theirs. A `Source`."""
-
-    positions: np.ndarray
-    """int64 [n], in the records."""
-    labels: np.ndarray
-    """int32 [n]."""
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def describe(self, index: int) -> str:
-        """What the record at `index` is called."""
-        return super().describe(int(self.positions[index]))
-
-    def _record(self, index: int) -> dict[str, Any]:
-        record = self.records[int(self.positions[index])]
-        return {"image": record["image"], "label": self.labels[index]}
 
 
 def load_tfds(
@@ -106,22 +21,19 @@ def load_tfds(
     eval_crop: float,
     other_names: Sequence[str] = (),
 ) -> TfdsSource | EncodedTfdsSource:
-    """Opens one split of a prepared TFDS set; downloads and prepares nothing.
+    """Opens one split of a prepared TFDS dataset. It downloads and prepares nothing.
 
     Args:
-      name: TFDS name, with config and version if wanted: "cifar100", "cifar100:3.0.2".
-      split: TFDS split, slices included: "test", "train[:80%]".
+      name: TFDS name, optionally with config and version: "cifar100", "cifar100:3.0.2".
+      split: TFDS split, including slices: "test", "train[:80%]".
       data_dir: TFDS folder; None for TFDS's default.
-      image_size: Side in pixels of the square images returned; None keeps the set's size.
-      eval_crop: Fraction of the shorter side that these keep.
-      other_names: Names outside TFDS to offer when `name` is unknown.
-
-    Returns:
-      The source.
+      image_size: Side of the square images in pixels; None keeps the size of the dataset.
+      eval_crop: Fraction of the shorter side that images keep.
+      other_names: Names outside TFDS to suggest when `name` is unknown.
 
     Raises:
-      InputError: `name` is unknown, not prepared, not of images with labels, or not in a
-        random-access format; `split` is unknown or empty; `image_size` is needed.
+      InputError: the dataset is unknown, not prepared, has no images with labels, or is not in a
+        random-access format; the split is unknown or empty; or `image_size` is missing.
     """
     if image_size is not None:
         check_image_size(image_size)
@@ -150,19 +62,20 @@ def load_tfds(
 def load_texts(
     name: str, split: str, data_dir: str | None
 ) -> tuple[Sequence[dict[str, Any]], list[str]]:
-    """Opens one split of a prepared TFDS set with an "image" and a text as its "label", as lfw.
+    """Opens one split of a prepared TFDS dataset whose "label" is a text, such as lfw.
+
+    It reads all records once for their labels, but decodes no image.
 
     Args:
       name: TFDS name.
-      split: TFDS split, slices included.
+      split: TFDS split, including slices.
       data_dir: TFDS folder; None for TFDS's default.
 
     Returns:
-      The records, their images as the bytes of their files, and the label of each: all records
-      are read once for these, and no image is decoded.
+      The records, whose images are the bytes of their files, and the label of each.
 
     Raises:
-      InputError: as `load_tfds`.
+      InputError: as for `load_tfds`.
     """
     import tensorflow_datasets as tfds
 
@@ -172,32 +85,33 @@ def load_texts(
     return records, [_text(records[i]["label"]) for i in range(len(records))]
 
 
-def load_unlabelled(
+def load_unlabeled(
     name: str, split: str, data_dir: str | None, image_size: int
-) -> RelabelledTfdsSource:
-    """Opens one split of a prepared TFDS set that has an "image", with label 0 for all.
+) -> RelabeledTfdsSource:
+    """Opens one split of a prepared TFDS dataset that has an "image", with label 0 for all.
 
     Args:
-      name, split, data_dir: as for `load_texts`.
-      image_size: Side in pixels of the square images returned.
+      name, split, data_dir: As for `load_texts`.
+      image_size: Side of the square images in pixels.
 
     Raises:
-      InputError: as `load_tfds`.
+      InputError: as for `load_tfds`.
     """
     import tensorflow_datasets as tfds
 
     builder = _builder(name, data_dir, ())
     if not isinstance(dict(builder.info.features).get("image"), tfds.features.Image):
         raise InputError(
-            f"{name} has no 'image', expected a TFDS set of photos, such as coco: its features are "
-            f"{', '.join(sorted(builder.info.features))}."
+            f"{name} has no 'image', only the features "
+            f"{', '.join(sorted(builder.info.features))}: choose a TFDS dataset of photos, such as "
+            "coco."
         )
-    # Without all that a set knows of its images.
+    # This skips all other features, such as annotations.
     decoders = tfds.decode.PartialDecoding(
         {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
     )
     records = _records(name, split, data_dir, builder, decoders)
-    return RelabelledTfdsSource(
+    return RelabeledTfdsSource(
         f"{name} {split}",
         records,
         1,
@@ -209,7 +123,7 @@ def load_unlabelled(
 
 
 def _text(value: Any) -> str:
-    # Bytes in a prepared set, and a string in an array in TFDS's mock of one.
+    # A prepared dataset has bytes; TFDS's mock has a string in an array.
     value = np.asarray(value, object).item()
     return value.decode() if isinstance(value, bytes) else value
 
@@ -235,21 +149,21 @@ def _builder(
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        # Community data sets are listed from the network.
+        # Listing community datasets would need the network.
         known = [*other_names, *tfds.list_builders(with_community_datasets=False)]
         raise InputError(
-            f"No data set is called {name!r}; expected {', '.join(other_names)} or a name from "
+            f"There is no dataset {name!r}; expected {', '.join(other_names)} or a name from "
             f"tfds.list_builders().{did_you_mean(name, known)}"
         ) from error
     except (ValueError, AssertionError) as error:
-        # TFDS puts a dump of its arguments before the reason.
+        # TFDS puts a dump of its arguments in front of the reason.
         reason = str(error).splitlines()[0].rpartition('}": ')[2].rstrip(".: ")
         raise InputError(
-            f"TFDS can not open {name!r}: {reason}; expected name, name/config or name:version."
+            f"TFDS cannot open {name!r}: {reason}; expected name, name/config or name:version."
         ) from error
     if not (builder.data_path / "dataset_info.json").exists():
         return builder
-    # A builder made from code does not see the formats that a conversion has added.
+    # A builder made from code does not see formats that a conversion has added.
     return tfds.builder_from_directory(builder.data_path)
 
 
@@ -266,15 +180,15 @@ def _image_shape(
         or not isinstance(label, tfds.features.ClassLabel)
     ):
         raise InputError(
-            f"{name} is not an image classification set: expected a uint8 'image' and a class "
-            f"'label', found the features {', '.join(sorted(features))}; choose another data set."
+            f"{name} is not an image classification dataset: expected a uint8 'image' and a class "
+            f"'label', found the features {', '.join(sorted(features))}; choose another dataset."
         )
     if image_size is not None:
         return (image_size, image_size, image.shape[-1])
     if None in image.shape:
         raise InputError(
-            f"The images of {name} differ in size; set image_size to the side in pixels they "
-            "should get."
+            f"The images of {name} differ in size; set image_size to the side in pixels to resize "
+            "them to."
         )
     return image.shape
 
@@ -286,11 +200,11 @@ def _why_not_readable(
     builder: "tfds.core.DatasetBuilder",
     error: Exception,
 ) -> str:
-    """The sentence for a set that exists but whose `split` TFDS could not open."""
+    """Explains why TFDS could not open a split of a dataset that exists."""
     splits, folder = builder.info.splits, builder.data_path
     if not splits:
         where = "" if data_dir is None else f"data_dir={str(data_dir)!r}, "
-        # Not `tfds build`: the command line does not start without apache-beam.
+        # `tfds build` does not start without apache-beam.
         return (
             f"{name} is not prepared in {folder}; prepare it (this downloads) with: "
             'python -c "import tensorflow_datasets as tfds; '
@@ -298,7 +212,7 @@ def _why_not_readable(
         )
     if isinstance(error, NotImplementedError):
         return (
-            f"{name} in {folder} is stored as {builder.info.file_format.value}, which can not be "
+            f"{name} in {folder} is stored as {builder.info.file_format.value}, which cannot be "
             "read by index; convert it (after pip install apache-beam) with: "
             "python -m tensorflow_datasets.scripts.convert_format "
             f"--dataset_version_dir={folder} --out_file_format=array_record"
@@ -312,4 +226,4 @@ def _why_not_readable(
         )
     if empty:
         return f"Split {split!r} of {name} holds no examples; choose a larger slice."
-    return f"TFDS can not read split {split!r} of {name} in {folder}: {error}"
+    return f"TFDS cannot read split {split!r} of {name} in {folder}: {error}"

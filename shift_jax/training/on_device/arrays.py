@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import zipfile
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shift_jax.data import load_source
+from shift_jax.data import ArraySource, load_source
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_file
 
@@ -41,29 +40,6 @@ _DAMAGE = (
     *(ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class ArraySource:
-    """One split of a dataset. A `shift_jax.data.Source`."""
-
-    images: np.ndarray
-    """uint8 [N, H, W, C]."""
-    labels: np.ndarray
-    """int32 [N]."""
-    num_classes: int
-    class_names: None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        return self.images.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": self.labels[index]}
 
 
 class Arrays(NamedTuple):

@@ -1,4 +1,4 @@
-"""Colour jitter beside Pillow's enhancers, and RandAugment's operations."""
+"""Color jitter beside Pillow's enhancers, and RandAugment's operations."""
 
 import numpy as np
 import pytest
@@ -26,9 +26,9 @@ def test_adjustments_are_pillows(function, enhancer, factor):
 
 
 def test_jitter_draws_factors_from_both_sides_of_one():
-    grey = np.full((4, 4, 3), 100, np.uint8)
+    gray = np.full((4, 4, 3), 100, np.uint8)
     rng = np.random.default_rng(0)
-    values = [int(color_jitter.jitter(grey, 0.4, rng)[0, 0, 0]) for _ in range(500)]
+    values = [int(color_jitter.jitter(gray, 0.4, rng)[0, 0, 0]) for _ in range(500)]
     assert 59 <= min(values) < 65 and 135 < max(values) <= 141
 
 

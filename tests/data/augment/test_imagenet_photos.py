@@ -63,11 +63,11 @@ def test_crops_agree_with_full_decoding_and_resizing(photos):
         )
         crop = resize(image.crop(box, 112), 112).astype(int)
         errors.append(np.abs(crop - np.asarray(reference)).mean())
-    # Grey values of 255; the largest are reduced crops of much fine texture.
+    # Gray values of 255; the largest are reduced crops of much fine texture.
     assert np.mean(errors) < 3 and max(errors) < 12
 
 
-def test_the_centre_crop_is_pillows(photos):
+def test_the_center_crop_is_pillows(photos):
     for photo in photos[::9]:
         whole = Image.open(photo).convert("RGB")
         scale = 256 / min(whole.size)
@@ -75,5 +75,5 @@ def test_the_centre_crop_is_pillows(photos):
         left, top = (width - 224) // 2, (height - 224) // 2
         resized = whole.resize((width, height), Image.Resampling.BILINEAR)
         reference = np.asarray(resized.crop((left, top, left + 224, top + 224))).astype(int)
-        crop = EncodedImage(photo.read_bytes()).centre_crop(224, 0.875)
+        crop = EncodedImage(photo.read_bytes()).center_crop(224, 0.875)
         assert np.abs(crop - reference).mean() < 0.5

@@ -42,7 +42,7 @@ def test_positions_are_uniform():
 @pytest.mark.parametrize(
     ("height", "width", "box"), [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10))]
 )
-def test_what_never_fits_becomes_the_centre(height, width, box):
+def test_what_never_fits_becomes_the_center(height, width, box):
     assert {tuple(each) for each in boxes(height, width, (1.0, 1.0), draws=20)} == {box}
 
 
@@ -95,7 +95,7 @@ def test_half_are_mirrored():
     )
 
 
-def test_jitter_and_randaugment_change_colours_and_not_the_crop():
+def test_jitter_and_randaugment_change_colors_and_not_the_crop():
     plain = draw()["image"]
     for kwargs in ({"color_jitter": 0.4}, {"randaugment_num_ops": 3}):
         assert (draw(**kwargs)["image"] != plain).any()
@@ -125,14 +125,14 @@ def test_the_image_given_is_not_written_to():
             "crop_ratio is (2, '3'); it must be two numbers, the smallest and the largest, above "
             "0.",
         ),
-        ({"color_jitter": 1.5}, "color_jitter is 1.5; it must be a strength of 0 .. 1."),
+        ({"color_jitter": 1.5}, "color_jitter is 1.5; it must be a strength in 0..1."),
         (
             {"randaugment_num_ops": 1.5},
             "randaugment_num_ops is 1.5; it must be a whole number, 0 or more.",
         ),
         (
             {"randaugment_magnitude": 31},
-            "randaugment_magnitude is 31; it must be a whole number, 0 .. 30.",
+            "randaugment_magnitude is 31; it must be a whole number in 0..30.",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from shift_jax.data.decode import jpeg
-from shift_jax.data.decode.images import EncodedImage, resize_and_centre_crop
+from shift_jax.data.decode.images import EncodedImage, resize_and_center_crop
 from shift_jax.data.decode.unreadable import UndecodableError
 from tests.data.photos import encoded, photos
 
@@ -43,7 +43,7 @@ def test_a_crop_is_that_of_the_whole_image(kind, box):
     whole = pillow(data)[top : top + height, left : left + width].astype(int)
     crop = EncodedImage(data).crop(box, size=400)
     assert crop.shape == whole.shape
-    # The fast chroma upsampling shows at sharp coloured edges only.
+    # The fast chroma upsampling shows at sharp colored edges only.
     assert np.abs(crop - whole).mean() < 1.5
 
 
@@ -67,24 +67,24 @@ def test_rows_below_the_crop_are_not_decoded():
     assert len(jpeg.decode(data, header, 3)) == 427
 
 
-GREY = np.asarray(Image.fromarray(photos()[0]).convert("L"))
+GRAY = np.asarray(Image.fromarray(photos()[0]).convert("L"))
 RGBA = np.dstack([photos()[0], np.full((427, 640), 255, np.uint8)])
 RGBA[:200, :, 3] = 0
 
 
 @pytest.mark.parametrize("header_only", [True, False])
-def test_grey_becomes_rgb(header_only):
-    image = EncodedImage(encoded(GREY, "JPEG" if header_only else "PNG"))
+def test_gray_becomes_rgb(header_only):
+    image = EncodedImage(encoded(GRAY, "JPEG" if header_only else "PNG"))
     pixels = image.pixels()
     assert pixels.shape == (427, 640, 3)
-    assert np.abs(pixels.astype(int) - GREY[..., None]).mean() < 4
+    assert np.abs(pixels.astype(int) - GRAY[..., None]).mean() < 4
 
 
-def test_one_channel_is_grey():
+def test_one_channel_is_gray():
     for data in (encoded(photos()[0]), encoded(photos()[0], "PNG")):
         pixels = EncodedImage(data, channels=1).pixels()
         assert pixels.shape == (427, 640, 1)
-        assert np.abs(pixels[..., 0].astype(int) - GREY).mean() < 4
+        assert np.abs(pixels[..., 0].astype(int) - GRAY).mean() < 4
 
 
 def test_cmyk_of_adobe_becomes_rgb():
@@ -140,7 +140,7 @@ def test_damage_is_told(damage):
     for read in (
         lambda: EncodedImage(DAMAGED[damage]).pixels(),
         lambda: EncodedImage(DAMAGED[damage]).crop((0, 0, 50, 50), 50),
-        lambda: EncodedImage(DAMAGED[damage]).centre_crop(50, 1.0),
+        lambda: EncodedImage(DAMAGED[damage]).center_crop(50, 1.0),
     ):
         with pytest.raises(UndecodableError) as caught:
             read()
@@ -153,15 +153,15 @@ def test_bytes_after_the_end_are_no_damage():
     np.testing.assert_array_equal(image.pixels(), EncodedImage(WHOLE).pixels())
 
 
-# The centre crop of evaluation
+# The center crop of evaluation
 
 
-def test_resize_crops_the_centre_of_the_longer_side():
+def test_resize_crops_the_center_of_the_longer_side():
     columns = np.array([0, 0, 50, 100, 150, 200, 250, 250], np.uint8)
     wide = np.tile(columns, (4, 1))[..., None]
     middle = np.tile(columns[2:6], (4, 1))[..., None]
-    np.testing.assert_array_equal(resize_and_centre_crop(wide, 4), middle)
-    turned = resize_and_centre_crop(wide.transpose(1, 0, 2), 4)
+    np.testing.assert_array_equal(resize_and_center_crop(wide, 4), middle)
+    turned = resize_and_center_crop(wide.transpose(1, 0, 2), 4)
     np.testing.assert_array_equal(turned, middle.transpose(1, 0, 2))
 
 
@@ -170,22 +170,22 @@ def test_resize_crops_the_centre_of_the_longer_side():
 @pytest.mark.parametrize("crop", [1.0, 0.875])
 def test_resize_returns_the_size_asked_for(size, side, crop):
     image = np.zeros((*size, 3), np.uint8)
-    assert resize_and_centre_crop(image, side, crop).shape == (side, side, 3)
+    assert resize_and_center_crop(image, side, crop).shape == (side, side, 3)
 
 
-def test_the_centre_crop_is_that_of_torchvision():
+def test_the_center_crop_is_that_of_torchvision():
     """Resize(256) and CenterCrop(224), written out."""
     data = encoded(photos()[0])
     resized = Image.fromarray(pillow(data)).resize((384, 256), Image.Resampling.BILINEAR)
     reference = np.asarray(resized.crop((80, 16, 304, 240))).astype(int)
-    np.testing.assert_allclose(EncodedImage(data).centre_crop(224, 0.875), reference, atol=2)
+    np.testing.assert_allclose(EncodedImage(data).center_crop(224, 0.875), reference, atol=2)
 
 
-def test_a_reduced_centre_crop_keeps_its_quality():
+def test_a_reduced_center_crop_keeps_its_quality():
     data = encoded(np.asarray(Image.fromarray(photos()[0]).resize((1920, 1281))), quality=95)
-    reference = resize_and_centre_crop(pillow(data), 160, 1.0).astype(int)
-    for size, whole in ((160, resize_and_centre_crop(EncodedImage(data).pixels(), 160)),):
-        crop = EncodedImage(data).centre_crop(size, 1.0)
+    reference = resize_and_center_crop(pillow(data), 160, 1.0).astype(int)
+    for size, whole in ((160, resize_and_center_crop(EncodedImage(data).pixels(), 160)),):
+        crop = EncodedImage(data).center_crop(size, 1.0)
         assert np.abs(crop - reference).mean() < 1
         # It is another way to the same image.
         assert (crop != whole).any()

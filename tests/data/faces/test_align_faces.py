@@ -131,7 +131,7 @@ def test_the_chosen_face_is_the_one_asked_for(tmp_path):
     assert report_of(tmp_path / "out")["green.png"]["confidence"] == "0.9990"
 
 
-def test_without_a_face_the_centre_may_be_taken(tmp_path):
+def test_without_a_face_the_center_may_be_taken(tmp_path):
     dark = DARK.copy()
     dark[:, 10:90] = 30
     fill(tmp_path / "in", ["dark.png"], dark)
@@ -249,17 +249,17 @@ def test_a_report_may_end_in_half_a_line(tmp_path):
 def test_every_kind_of_image_is_taken(tmp_path):
     source = tmp_path / "in"
     fill(source, ["alpha.png"], np.dstack([PHOTO, np.full((300, 400), 255, np.uint8)]))
-    fill(source, ["grey.pgm"], PHOTO[..., 0])
-    fill(source, ["grey16.png"], PHOTO[..., 0].astype(np.uint16) * 257)
+    fill(source, ["gray.pgm"], PHOTO[..., 0])
+    fill(source, ["gray16.png"], PHOTO[..., 0].astype(np.uint16) * 257)
     Image.fromarray(PHOTO).convert("CMYK").save(source / "cmyk.jpg", quality=95)
     frames = [Image.fromarray(frame) for frame in (PHOTO, DARK, DARK)]
     frames[0].save(source / "moving.gif", save_all=True, append_images=frames[1:])
     align_folder(source, tmp_path / "out", 96, Detector())
     expected = align(PHOTO, LANDMARKS, 96).astype(int)
-    greys = np.repeat(align(PHOTO[..., :1].repeat(3, axis=-1), LANDMARKS, 96)[..., :1], 3, axis=-1)
-    for name in ("alpha", "grey", "grey16", "cmyk", "moving"):
+    grays = np.repeat(align(PHOTO[..., :1].repeat(3, axis=-1), LANDMARKS, 96)[..., :1], 3, axis=-1)
+    for name in ("alpha", "gray", "gray16", "cmyk", "moving"):
         found = pixels_of(tmp_path / "out" / f"{name}.jpg")
-        reference = greys if "grey" in name else expected
+        reference = grays if "gray" in name else expected
         assert np.abs(found - reference).mean() < 6, name
 
 
@@ -299,15 +299,15 @@ def test_names_may_be_as_long_as_the_system_takes(tmp_path):
 def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
     target = tmp_path / "out"
     align_folder(source, target, 96, Detector())
-    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: give the"):
+    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: use the"):
         align_folder(source, target, 112, Detector())
-    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: give the"):
+    with pytest.raises(InputError, match="aligned with --image_size=96 --face=largest: use the"):
         align_folder(source, target, 96, Detector(), face="most_central")
     fill(tmp_path / "theirs", ["flat.jpg"])
-    with pytest.raises(InputError, match="flat.jpg is there and align_report.csv does not tell"):
+    with pytest.raises(InputError, match="flat.jpg exists but is not in align_report.csv"):
         align_folder(source, tmp_path / "theirs", 96, Detector())
     (tmp_path / "theirs" / FILE_NAME).write_text("name,age\nAnn,3\n")
-    with pytest.raises(InputError, match="align_report.csv is no report of an alignment"):
+    with pytest.raises(InputError, match="align_report.csv is not a report of an alignment"):
         align_folder(source, tmp_path / "theirs", 96, Detector())
 
 
@@ -316,28 +316,28 @@ def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
     [
         (["in"], "Name a folder of photos and one for the aligned faces"),
         (["in", "out", "more"], "Name a folder of photos and one for the aligned faces"),
-        (["none", "out"], "none is not a folder: name one of photos"),
-        (["in/flat.PNG", "out"], "flat.PNG is not a folder: name one of photos"),
-        (["in", "in"], "in, is also that of the photos, in: choose one beside it"),
-        (["in", "in/../in/"], "is also that of the photos"),
-        (["in", "in/out"], "in/out, lies in that of the photos, in: choose one beside it"),
-        (["in", "link/out"], "lies in that of the photos"),
+        (["none", "out"], "none is not a folder: name a folder of photos"),
+        (["in/flat.PNG", "out"], "flat.PNG is not a folder: name a folder of photos"),
+        (["in", "in"], "in, is the folder of the photos, in: choose another one"),
+        (["in", "in/../in/"], "is the folder of the photos"),
+        (["in", "in/out"], "in/out, lies in the folder of the photos, in: choose"),
+        (["in", "link/out"], "lies in the folder of the photos"),
         (["in", "in/flat.PNG"], "in/flat.PNG is a file: name a folder"),
-        (["in/Bob", "in"], "of the photos, in/Bob, lies in that for the aligned faces, in: choose"),
-        (["link/Bob", "in"], "link/Bob, lies in that for the aligned faces, in: choose one beside"),
-        (["in/Bob", "."], "in/Bob, lies in that for the aligned faces, "),
+        (["in/Bob", "in"], "photos, in/Bob, lies in the folder for the aligned faces, in: choose"),
+        (["link/Bob", "in"], "link/Bob, lies in the folder for the aligned faces, in: choose"),
+        (["in/Bob", "."], "in/Bob, lies in the folder for the aligned faces, "),
         (
             ["in", "a file/out"],
-            r"a file/out can not be made or written \(Not a dir.*: choose anoth",
+            r"a file/out cannot be created or written \(Not a dir.*: choose anoth",
         ),
-        (["in", "a file/a/out"], r"a/out can not be made or written \(Not a directory\): choose"),
-        (["in", "circle"], r"circle can not be made or written \(File exists\)"),
-        (["in", "n" * 300], r"nn can not be made or written \(File name too long\)"),
+        (["in", "a file/a/out"], r"a/out cannot be created or written \(Not a directory\): choose"),
+        (["in", "circle"], r"circle cannot be created or written \(File exists\)"),
+        (["in", "n" * 300], r"nn cannot be created or written \(File name too long\)"),
         (["in", "report is a folder"], r"\(Is a directory: report is a folder/align_report.csv\)"),
         pytest.param(
             *(
                 ["in", "/proc/faces"],
-                r"^/proc/faces can not be made or written \(No such file or d",
+                r"^/proc/faces cannot be created or written \(No such file or d",
             ),
             marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
         ),
@@ -370,7 +370,7 @@ def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, argument
 def test_a_file_in_place_of_a_folder_of_faces_is_told(source, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "Bob").touch()
-    with pytest.raises(InputError, match=r"out can not be made or written \(.*out/Bob.*\): choose"):
+    with pytest.raises(InputError, match=r"out cannot be created or written \(.*out/Bob.*\): ch"):
         align_folder(source, tmp_path / "out", 96, Detector())
 
 
@@ -381,7 +381,7 @@ def test_a_folder_without_permission_is_told(source, tmp_path, monkeypatch, name
     with monkeypatch.context() as patch:
         patch.setattr(os, name, failing(OSError(code, "No way", str(tmp_path / "out"))))
         with pytest.raises(
-            InputError, match=r"out can not be made or written \(No way\): choose another"
+            InputError, match=r"out cannot be created or written \(No way\): choose another"
         ):
             align_folder(source, tmp_path / "out", 96, Detector())
 
@@ -458,7 +458,7 @@ def test_a_photo_too_large_to_read_does_not_end_the_run(tmp_path, monkeypatch):
     assert (row.status, row.reason) == ("unreadable", "MemoryError:")
 
 
-def test_the_centre_of_a_very_long_photo_is_cut_out_first(tmp_path, monkeypatch):
+def test_the_center_of_a_very_long_photo_is_cut_out_first(tmp_path, monkeypatch):
     stripe = np.zeros((2, 30_000, 3), np.uint8)
     stripe[:, 14_999:15_001] = 30
     fill(tmp_path / "in", ["long.png"], stripe)

@@ -71,7 +71,7 @@ def test_the_fit_is_the_best_in_weighted_least_squares():
 
 @pytest.mark.parametrize("points", [np.ones((5, 2)), np.full((5, 2), np.nan)])
 def test_points_without_a_shape_are_refused(points):
-    with pytest.raises(InputError, match="can not be aligned: expected finite landmarks"):
+    with pytest.raises(InputError, match="cannot be aligned: expected finite landmarks"):
         align(photos()[0], points, 160)
 
 
@@ -85,17 +85,17 @@ def test_canonical_landmarks_are_arcfaces():
     np.testing.assert_allclose(fractions[2], fractions[0])
 
 
-def dots(shape, centres, radius):
+def dots(shape, centers, radius):
     """Soft dots on black, one channel each."""
 
-    def bell(length, centre):
-        return np.exp(-((np.arange(length) - centre) ** 2) / (2 * radius**2))
+    def bell(length, center):
+        return np.exp(-((np.arange(length) - center) ** 2) / (2 * radius**2))
 
-    image = [255 * np.outer(bell(shape[0], y), bell(shape[1], x)) for x, y in centres]
+    image = [255 * np.outer(bell(shape[0], y), bell(shape[1], x)) for x, y in centers]
     return np.stack(image, axis=-1).round().astype(np.uint8)
 
 
-def centre_of(channel):
+def center_of(channel):
     weights = channel.astype(float) ** 2
     columns, rows = weights.sum(axis=0), weights.sum(axis=1)
     return np.array([columns @ np.arange(len(columns)), rows @ np.arange(len(rows))]) / rows.sum()
@@ -115,7 +115,7 @@ def test_landmarks_come_to_lie_at_their_place(image_size, degrees, scale):
     aligned = align(photo, landmarks, image_size)
     assert aligned.shape == (image_size, image_size, 3) and aligned.dtype == np.uint8
     for channel, expected in enumerate(canonical[::2]):
-        assert np.abs(centre_of(aligned[..., channel]) - expected).max() < 0.1
+        assert np.abs(center_of(aligned[..., channel]) - expected).max() < 0.1
 
 
 def test_what_is_reduced_is_antialiased():
@@ -141,8 +141,8 @@ def test_panoramas_wider_than_opencv_4_takes_are_aligned():
 
 
 def face(left, top, right, bottom, confidence=0.99):
-    centre = np.array([(left + right) / 2, (top + bottom) / 2])
-    landmarks = centre + (canonical_landmarks(112) - 56) * (right - left) / 112
+    center = np.array([(left + right) / 2, (top + bottom) / 2])
+    landmarks = center + (canonical_landmarks(112) - 56) * (right - left) / 112
     return Face((left, top, right, bottom), confidence, landmarks)
 
 
@@ -207,10 +207,13 @@ def test_aligned_face_takes_paths_and_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "a.jpg can not be read as an image .No such file"),
-        (b"", "a.jpg can not be read as an image .it is empty"),
-        (encoded(photos()[0])[:5000], "a.jpg can not be read as an image"),
-        (encoded(photos()[0]), "a.jpg has no face of which MTCNN is sure by 0.9: take a photo"),
+        (None, "a.jpg cannot be read as an image .No such file"),
+        (b"", "a.jpg cannot be read as an image .it is empty"),
+        (encoded(photos()[0])[:5000], "a.jpg cannot be read as an image"),
+        (
+            encoded(photos()[0]),
+            "a.jpg has no face that MTCNN detects with a confidence of 0.9",
+        ),
     ],
 )
 def test_a_photo_without_a_face_is_named(tmp_path, content, sentence):
@@ -230,12 +233,12 @@ class DotFinder:
     def detect_faces(self, image, **options):
         assert options["output_type"] == "numpy" and not options["fit_to_image"]
         self.shapes.append(image.shape)
-        centre = centre_of(image[..., 0])
-        if min(*centre, *(image.shape[1::-1] - centre)) < self.margin:
+        center = center_of(image[..., 0])
+        if min(*center, *(image.shape[1::-1] - center)) < self.margin:
             return np.empty((0, 6))
         # x and y of the box's corners; all x of the landmarks, then all y.
-        box = [*centre - 8, *centre + 8]
-        return np.array([[0, *box, 0.97, *[centre[0]] * 5, *[centre[1]] * 5]])
+        box = [*center - 8, *center + 8]
+        return np.array([[0, *box, 0.97, *[center[0]] * 5, *[center[1]] * 5]])
 
 
 @pytest.fixture
@@ -261,12 +264,12 @@ def detector(monkeypatch):
     ],
 )
 def test_coordinates_are_those_of_the_photo_as_given(detector, shape, seen):
-    centre = np.array([shape[1] * 0.7, shape[0] * 0.4])
+    center = np.array([shape[1] * 0.7, shape[0] * 0.4])
     finder = DotFinder()
-    [found] = detector(finder).detect(dots(shape, [centre] * 3, radius=3))
+    [found] = detector(finder).detect(dots(shape, [center] * 3, radius=3))
     assert finder.shapes == [(*seen, 3)]
-    np.testing.assert_allclose(found.landmarks, [centre] * 5, atol=0.1)
-    np.testing.assert_allclose(np.reshape(found.box, (2, 2)).mean(axis=0), centre, atol=0.1)
+    np.testing.assert_allclose(found.landmarks, [center] * 5, atol=0.1)
+    np.testing.assert_allclose(np.reshape(found.box, (2, 2)).mean(axis=0), center, atol=0.1)
     assert found.box[2] - found.box[0] == pytest.approx(16 * shape[1] / seen[1], rel=0.02)
     assert found.confidence == 0.97
 
@@ -320,11 +323,11 @@ def test_what_mtcnn_sees_is_a_megapixel_at_most(detector, shape, tries):
     [((60, 900), 20), ((1000, 1300), 120), ((1500, 2000), 120), ((4000, 900), 225)],
 )
 def test_coordinates_with_a_margin_are_those_of_the_photo_as_given(detector, shape, margin):
-    centre = np.array([shape[1] * 0.6, shape[0] * 0.1])
+    center = np.array([shape[1] * 0.6, shape[0] * 0.1])
     finder = DotFinder(margin)
-    [found] = detector(finder).detect(dots(shape, [centre] * 3, radius=0.03 * min(shape)))
+    [found] = detector(finder).detect(dots(shape, [center] * 3, radius=0.03 * min(shape)))
     assert len(finder.shapes) == 2
-    np.testing.assert_allclose(found.landmarks, [centre] * 5, atol=0.2)
+    np.testing.assert_allclose(found.landmarks, [center] * 5, atol=0.2)
 
 
 def test_an_installation_that_is_damaged_is_no_fault_of_a_photo(monkeypatch):

@@ -17,7 +17,7 @@ KEEP = pad_crop_flip(0, False)
 
 @dataclasses.dataclass(frozen=True)
 class Numbered:
-    """Example i is a 4x4 image of the value i + 1, labelled i."""
+    """Example i is a 4x4 image of the value i + 1, labeled i."""
 
     length: int
     num_classes: int = 256
@@ -267,30 +267,30 @@ def test_eval_workers_change_nothing():
     [
         (
             {"source": Numbered(0)},
-            r"The data set has 0 examples; it needs at least 1\.",
+            r"The dataset has 0 examples; it needs at least 1\.",
         ),
         ({"batch_size": 0}, r"batch_size is 0; it must be at least 1\."),
         (
             {"batch_size": 11, "drop_remainder": True},
-            r"batch_size 11 is larger than the data set \(10 examples\), so drop_remainder leaves "
+            r"batch_size 11 is larger than the dataset \(10 examples\), so drop_remainder leaves "
             r"no batch; choose a smaller batch_size or keep the remainder\.",
         ),
         (
             {"batch_size": 5, "process_count": 2},
-            r"A batch of 5 examples can not be shared equally by 2 processes; choose a batch_size "
-            r"divisible by their number, and drop_remainder if it is the last batch of an epoch "
-            r"that does not divide\.",
+            r"A batch of 5 examples does not divide evenly among 2 processes; choose a batch_size "
+            r"divisible by their number, and drop_remainder if only the last batch of an "
+            r"epoch does not divide\.",
         ),
         (
             {"source": Numbered(11), "process_count": 2},
-            r"A batch of 3 examples can not be shared equally by 2 processes; .*",
+            r"A batch of 3 examples does not divide evenly among 2 processes; .*",
         ),
         (
             {"process_index": 2, "process_count": 2},
-            r"process_index is 2; with process_count 2 it must lie in 0 \.\. 1\.",
+            r"process_index is 2; with process_count 2 it must be in 0\.\.1\.",
         ),
-        ({"seed": -1}, r"seed is -1; it must lie in 0 \.\. 2\*\*32 - 1\."),
-        ({"seed": 2**32}, r"seed is 4294967296; it must lie in .*"),
+        ({"seed": -1}, r"seed is -1; it must be in 0 \.\. 2\*\*32 - 1\."),
+        ({"seed": 2**32}, r"seed is 4294967296; it must be in .*"),
         ({"start_step": -1}, r"start_step is -1; it must be 0 or more\."),
         ({"num_workers": -1}, r"num_workers is -1; it must be 0 or more\."),
     ],
@@ -306,9 +306,9 @@ def test_drop_remainder_makes_an_odd_last_batch_no_problem():
 
 
 def test_eval_refuses_at_the_call():
-    with pytest.raises(InputError, match="A batch of 5 examples can not be shared equally by 2"):
+    with pytest.raises(InputError, match="A batch of 5 examples does not divide evenly among 2"):
         eval_batches(Numbered(10), batch_size=5, process_count=2)
-    with pytest.raises(InputError, match="The data set has 0 examples"):
+    with pytest.raises(InputError, match="The dataset has 0 examples"):
         eval_batches(Numbered(0), batch_size=5)
 
 
@@ -319,6 +319,6 @@ def test_an_unguarded_script_is_told_why_its_workers_fail(tmp_path):
     run = run_script(tmp_path, end)
     assert run.returncode != 0
     assert (
-        "InputError: A worker process imported the script and asked for workers itself; put the "
-        'script\'s calls under if __name__ == "__main__": or set num_workers to 0.'
+        "InputError: A worker process imported the script, which asked for workers again; put the "
+        'calls of the script under if __name__ == "__main__": or set num_workers to 0.'
     ) in run.stderr

@@ -119,8 +119,8 @@ def test_what_can_not_be_balanced_is_refused():
     source = load_source("synthetic", "train[:100]", image_size=8)
     with pytest.raises(
         InputError,
-        match=r"^sampling 'balanced' needs the labels before the images are read, and a "
-        r"SyntheticSource does not know them: take digits, folders or identities, or sampling "
+        match=r"^sampling 'balanced' needs the labels before the images are read, which a "
+        r"SyntheticSource does not have: use digits, folders or identities, or sampling "
         r"'uniform'\.$",
     ):
         take(1, source)

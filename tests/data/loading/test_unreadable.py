@@ -1,4 +1,4 @@
-"""What happens to images that can not be read, from the folder to the batch."""
+"""What happens to images that cannot be read, from the folder to the batch."""
 
 import itertools
 import pickle
@@ -68,7 +68,7 @@ def test_training_takes_the_next_readable_example(source, transform, warnings):
     for epoch in (batches[:2], batches[2:]):
         assert all(set(batch) == {"image", "label"} for batch in epoch)
         labels = np.concatenate([batch["label"] for batch in epoch])
-        # Two examples of class 0 stand in for their neighbours, one for the last of class 1.
+        # Two examples of class 0 stand in for their neighbors, one for the last of class 1.
         assert np.bincount(labels).tolist() == [per_epoch[:4].sum(), per_epoch[4:].sum()]
         assert (np.concatenate([batch["image"] for batch in epoch]).std((1, 2, 3)) > 0).all()
 
@@ -77,11 +77,11 @@ def test_each_is_warned_of_once_with_its_name_and_the_count(source, warnings):
     train(source, 6)
     assert len(warnings) == 3
     for number, said in enumerate(warnings, 1):
-        assert said.endswith(f": left out, {number} unreadable so far.")
+        assert said.endswith(f" and is skipped; {number} unreadable so far.")
     said = "\n".join(warnings)
-    assert re.search(r"train/class0/1\.jpg can not be read as an image \(it is empty\)", said)
-    assert re.search(r"class0/2\.jpg can not be read as an image \(cannot identify image", said)
-    assert re.search(r"class1/3\.jpg can not be read as an image \(image file is truncated", said)
+    assert re.search(r"train/class0/1\.jpg cannot be read as an image \(it is empty\)", said)
+    assert re.search(r"class0/2\.jpg cannot be read as an image \(cannot identify image", said)
+    assert re.search(r"class1/3\.jpg cannot be read as an image \(image file is truncated", said)
 
 
 def test_a_batch_is_still_a_function_of_seed_and_step(source):
@@ -111,7 +111,7 @@ def test_evaluation_masks_them(source, warnings):
 
 
 SENTENCE = (
-    r"2 of 8 examples \(25\.00%\) can not be read as images, more than "
+    r"2 of 8 examples \(25\.00%\) cannot be read as images, more than "
     r"max_unreadable_fraction=0\.2 allows; the first is .*/class0/1\.jpg \(it is empty\): replace "
     r"or remove them, or raise the fraction\."
 )
@@ -146,13 +146,13 @@ def test_a_source_without_a_readable_image_ends(root):
 def test_a_vanished_file_is_unreadable(root, source, warnings):
     (root / "train/class1/0.jpg").unlink()
     train(source, 2)
-    assert any("class1/0.jpg can not be read as an image (No such file" in w for w in warnings)
+    assert any("class1/0.jpg cannot be read as an image (No such file" in w for w in warnings)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, True, "0"])
 def test_a_fraction_that_is_none_is_refused(source, fraction):
     sentence = (
-        f"max_unreadable_fraction is {fraction!r}; it must be a fraction of the examples, 0 .. 1."
+        f"max_unreadable_fraction is {fraction!r}; it must be a fraction of the examples, 0..1."
     )
     for batches in (
         lambda: train(source, 1, fraction=fraction),

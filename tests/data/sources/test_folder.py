@@ -32,9 +32,9 @@ def warnings(monkeypatch):
     return said
 
 
-def save(path, colour, size=(6, 4), mode="RGB"):
+def save(path, color, size=(6, 4), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_folder_is_a_source_in_class_then_file_order(root):
     np.testing.assert_array_equal(source[2]["image"], np.full((4, 4, 3), 9))
 
 
-def test_folder_crops_the_centre_for_evaluation(tmp_path):
+def test_folder_crops_the_center_for_evaluation(tmp_path):
     inner = np.zeros((16, 16, 3), np.uint8)
     inner[4:12, 4:12] = 200
     (tmp_path / "test/a").mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_folder_is_listed_once(root):
 def test_folder_refuses_what_leads_to_no_image(root):
     folder = str(root)
     assert_refused(
-        "folder images differ in size; set image_size to the side in pixels they should get.",
+        "folder images differ in size; set image_size to the side in pixels to resize them to.",
         "folder",
         "train",
         data_dir=folder,
@@ -138,7 +138,7 @@ def test_folder_names_a_file_that_is_no_image(root):
     (root / "test/cat").mkdir()
     (root / "test/cat/broken.png").write_bytes(b"no image")
     source = load_source("folder", "test", data_dir=str(root), image_size=4)
-    with pytest.raises(InputError, match="broken.png can not be read as an image .*; replace or"):
+    with pytest.raises(InputError, match="broken.png cannot be read as an image .*; replace or"):
         source[0]
 
 
@@ -146,7 +146,7 @@ def test_folder_names_a_truncated_image(root):
     whole = (root / "test/dog/d.bmp").read_bytes()
     (root / "test/dog/d.bmp").write_bytes(whole[:-20])
     source = load_source("folder", "test", data_dir=str(root), image_size=4)
-    with pytest.raises(InputError, match="d.bmp can not be read as an image .*; replace or"):
+    with pytest.raises(InputError, match="d.bmp cannot be read as an image .*; replace or"):
         source[0]
 
 
@@ -208,8 +208,8 @@ def test_a_split_with_a_class_of_its_own_is_refused(root):
     save(root / "more/dogs/1.png", (0, 0, 0))
     kwargs = {"data_dir": str(root), "image_size": 4, "class_splits": ("train", "test")}
     assert_refused(
-        f"{root}/more/dogs holds images, but test and train have no class 'dogs': take a split "
-        "with the same classes. Did you mean 'dog'?",
+        f"{root}/more/dogs holds images, but 'dogs' is not a class of test and train: choose a "
+        "split with the same classes. Did you mean 'dog'?",
         "folder",
         "more",
         **kwargs,
@@ -237,7 +237,7 @@ def test_names_are_compared_in_one_normal_form(tmp_path, warnings):
 def test_two_folders_of_one_name_are_refused(tmp_path):
     for form in ("NFC", "NFD"):
         save(tmp_path / "train" / unicodedata.normalize(form, "chên") / "1.png", (1, 2, 3))
-    with pytest.raises(InputError, match="train holds two folders named 'chên', which differ only"):
+    with pytest.raises(InputError, match="train holds two folders named 'chên' that differ only"):
         load_source("folder", "train", data_dir=str(tmp_path), image_size=4)
 
 
@@ -269,6 +269,6 @@ def test_classes_without_images_and_a_single_class_are_told(root, warnings):
     warnings.clear()
     load_source("folder", "test", data_dir=str(root), image_size=4)
     assert warnings == [
-        f"{root}/test has a single class, 'dog': there is nothing to tell apart. Put the images of "
+        f"{root}/test has a single class, 'dog', so there is nothing to learn: put the images of "
         "each class in a folder of their own."
     ]

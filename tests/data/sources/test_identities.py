@@ -130,17 +130,17 @@ def gif(first, second):
 
 
 def test_every_kind_of_image_is_read_in_rgb(tmp_path):
-    colour = photos()[0][:64, :64]
-    grey, other = np.asarray(Image.fromarray(colour).convert("L")), photos()[1][:64, :64]
+    color = photos()[0][:64, :64]
+    gray, other = np.asarray(Image.fromarray(color).convert("L")), photos()[1][:64, :64]
     files = {
-        "colour.png": encoded(colour, "PNG"),
-        "cmyk.jpg": encoded(Image.fromarray(colour).convert("CMYK"), quality=95),
-        "animated.gif": gif(colour, other),
-        "lossless.jp2": encoded(colour, "JPEG2000"),
-        "photo.tga": encoded(colour, "TGA"),
-        "grey.pgm": encoded(grey, "PPM"),
-        "grey_16_bits.png": encoded(grey.astype(np.uint16) * 257, "PNG"),
-        "grey.jpg": encoded(grey, quality=95),
+        "color.png": encoded(color, "PNG"),
+        "cmyk.jpg": encoded(Image.fromarray(color).convert("CMYK"), quality=95),
+        "animated.gif": gif(color, other),
+        "lossless.jp2": encoded(color, "JPEG2000"),
+        "photo.tga": encoded(color, "TGA"),
+        "gray.pgm": encoded(gray, "PPM"),
+        "gray_16_bits.png": encoded(gray.astype(np.uint16) * 257, "PNG"),
+        "gray.jpg": encoded(gray, quality=95),
     }
     for name, data in files.items():
         write(tmp_path / "person" / name, data)
@@ -149,7 +149,7 @@ def test_every_kind_of_image_is_read_in_rgb(tmp_path):
     assert len(source) == len(files)
     for i in range(len(source)):
         name = os.path.basename(source.describe(i))
-        target = grey[..., None] if name.startswith("grey") else colour
+        target = gray[..., None] if name.startswith("gray") else color
         difference = np.abs(source[i]["image"].astype(int) - target).mean()
         # A second frame or inverted inks would be off by dozens.
         assert difference < 6, (name, difference)
@@ -159,7 +159,7 @@ def test_damaged_files_are_replaced_in_training_and_masked_in_evaluation(root):
     (root / "B_Two/1.jpg").write_bytes(b"no image")
     (root / "C/video0/1.jpg").write_bytes(b"")
     source = load_identities("identities", str(root), 16)
-    with pytest.raises(UnreadableImageError, match=r"B_Two/1\.jpg can not be read as an image"):
+    with pytest.raises(UnreadableImageError, match=r"B_Two/1\.jpg cannot be read as an image"):
         source[2]
     for sampling in ("uniform", "balanced"):
         kwargs = {"batch_size": 6, "seed": 0, "sampling": sampling}
@@ -170,7 +170,7 @@ def test_damaged_files_are_replaced_in_training_and_masked_in_evaluation(root):
             assert (batch["image"].std((1, 2, 3)) > 0).all()
         batches.close()
         batches = train_batches(source, KEEP, max_unreadable_fraction=0.2, **kwargs)
-        with pytest.raises(InputError, match="^2 of 6 examples .* can not be read"):
+        with pytest.raises(InputError, match="^2 of 6 examples .* cannot be read"):
             list(itertools.islice(batches, 10))
     (batch,) = eval_batches(source, batch_size=6, max_unreadable_fraction=0.4)
     assert batch["mask"].tolist() == [True, True, False, False, True, True]
@@ -213,7 +213,7 @@ def test_other_mistakes_are_told_in_one_sentence(root):
         names=["A_One", "B_Tow"],
     )
     assert_refused(
-        f"No identities are to be taken of {folder}; name at least one.",
+        f"The list of identities to open in {folder} is empty; name at least one.",
         load_identities,
         "identities",
         folder,
@@ -221,7 +221,7 @@ def test_other_mistakes_are_told_in_one_sentence(root):
         names=[],
     )
     assert_refused(
-        "Folders of identities have no split 'test': take 'train', and choose identities by name.",
+        "Folders of identities have no split 'test': use 'train', and choose identities by name.",
         load_identities,
         "identities",
         folder,
@@ -301,7 +301,7 @@ def test_lfw_is_numbered_by_its_sorted_names(lfw):
     records = [source.records[i]["image"] for i in range(9)]
     damaged = records.index(b"no image")
     with pytest.raises(
-        UnreadableImageError, match=f"^Record {damaged} of lfw train can not be read"
+        UnreadableImageError, match=f"^Record {damaged} of lfw train cannot be read"
     ):
         source[damaged]
     values = []
@@ -355,7 +355,7 @@ def test_lfw_is_refused_with_the_sentences_of_tfds(lfw, tmp_path):
     with pytest.raises(InputError, match="^lfw is not prepared in .*; prepare it"):
         identity_names("lfw", str(tmp_path))
     # Its labels are no classes: accuracy on unseen people would mean nothing.
-    with pytest.raises(InputError, match="^lfw is not an image classification set"):
+    with pytest.raises(InputError, match="^lfw is not an image classification dataset"):
         load_source("lfw", "train", data_dir=lfw, image_size=32)
 
 
@@ -410,32 +410,31 @@ def test_more_data_or_another_test_leaves_a_choice_nearly_as_it_was():
     [
         (
             {"held_out": 1000},
-            "1,000 identities are to be held out of 1,000, expected 0 or more and at least one "
-            "left to train on: hold out another number.",
+            "Cannot hold out 1,000 of 1,000 identities: choose a number of at least 0 that leaves "
+            "one to train on.",
         ),
         (
             {"held_out": -1},
-            "-1 identities are to be held out of 1,000, expected 0 or more and at least one left "
-            "to train on: hold out another number.",
+            "Cannot hold out -1 of 1,000 identities: choose a number of at least 0 that leaves one "
+            "to train on.",
         ),
         (
             {"held_out": ["m.0000", "m.000x"]},
-            "There is no identity 'm.000x' to hold out, expected one of the 1,000 of the data. Did "
-            "you mean",
+            "There is no identity 'm.000x' to hold out among the 1,000 in the data. Did you mean",
         ),
         (
             {"held_out": 400, "num_train": 601},
-            "601 identities are to be trained on (0: all), and 600 of 1,000 are not held out: "
+            "Cannot train on 601 identities (0: all), since 600 of 1,000 are not held out: "
             "train on fewer, or hold out fewer.",
         ),
         (
             {"held_out": NAMES},
-            "0 identities are to be trained on (0: all), and 0 of 1,000 are not held out: train "
+            "Cannot train on 0 identities (0: all), since 0 of 1,000 are not held out: train "
             "on fewer, or hold out fewer.",
         ),
         (
             {"num_train": -1},
-            "-1 identities are to be trained on (0: all), and 1,000 of 1,000 are not held out: "
+            "Cannot train on -1 identities (0: all), since 1,000 of 1,000 are not held out: "
             "train on fewer, or hold out fewer.",
         ),
     ],
@@ -453,22 +452,20 @@ def test_a_list_of_names_is_read(tmp_path):
 
 def test_a_list_without_names_is_refused(tmp_path):
     path = tmp_path / "names.txt"
-    expected = "expected one name a line."
+    expected = "expected one name per line."
     assert_refused(
-        f"{path} can not be read as a list of identities (No such file or directory); {expected}",
+        f"{path} cannot be read as a list of identities (No such file or directory); {expected}",
         read_names,
         path,
     )
     path.write_bytes(b"\xff\xfe")
     assert_refused(
-        f"{path} can not be read as a list of identities (it is not text in UTF-8); {expected}",
+        f"{path} cannot be read as a list of identities (it is not text in UTF-8); {expected}",
         read_names,
         path,
     )
     path.write_text("\n# nothing\n")
-    assert_refused(
-        f"{path} has no names of identities in it; write one to a line.", read_names, path
-    )
+    assert_refused(f"{path} has no names of identities; write one per line.", read_names, path)
 
 
 # Real faces
@@ -488,6 +485,6 @@ def test_the_orl_faces_are_identities(shared_data):
     for source in sources:
         assert (np.bincount(source.labels) == 10).all()
         image = source[0]["image"]
-        # Grey, 92x112: the central square is taken as it is.
+        # Gray, 92x112: the central square is taken as it is.
         stored = np.asarray(Image.open(source.describe(0)))[10:102]
         np.testing.assert_array_equal(image, np.repeat(stored[..., None], 3, -1))

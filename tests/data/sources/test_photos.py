@@ -70,7 +70,7 @@ def test_crops_are_taken_from_the_whole_photo(tmp_path):
     source = load_photos("photos", "train", data_dir=str(tmp_path), image_size=24, held_out=1)
     part = random_resized_crop(24, scale=(0.05, 0.08), flip=False)
     batch = next(train_batches(source, part, batch_size=2, seed=0))
-    # Scaled down to 24 pixels, noise is almost grey.
+    # Scaled down to 24 pixels, noise is almost gray.
     assert source[0]["image"].std() < 15 and batch["image"].std() > 20
 
 
@@ -84,13 +84,13 @@ def test_tfds_photos_need_no_labels():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data_dir": None}, "photos need data_dir: the folder that holds them"),
+        ({"data_dir": None}, "photos need data_dir: set it to the folder"),
         ({"data_dir": "nowhere"}, "nowhere is not a folder"),
-        ({"held_out": 0}, "0 photos are to be held out of the 6"),
-        ({"held_out": 6}, "6 photos are to be held out of the 6"),
-        ({"split": "validation"}, "no split 'validation': take 'train' or 'test'"),
+        ({"held_out": 0}, "Cannot hold out 0 of the 6 photos"),
+        ({"held_out": 6}, "Cannot hold out 6 of the 6 photos"),
+        ({"split": "validation"}, "no split 'validation': use 'train' or 'test'"),
         ({"image_size": 0}, "image_size is 0"),
-        ({"name": "coco2"}, "No data set is called 'coco2'"),
+        ({"name": "coco2"}, "There is no dataset 'coco2'"),
     ],
 )
 def test_what_does_not_fit(folder, arguments, message):
@@ -105,14 +105,14 @@ def test_one_picture_is_scaled_down_and_never_up(tmp_path):
     Image.fromarray(photos()[0]).save(path)
     np.testing.assert_array_equal(read_photo(path), photos()[0])
     assert read_photo(path, 100).shape == (100, round(640 * 100 / 427), 3)
-    with pytest.raises(InputError, match="is 640x427 pixels, smaller than the 500 that"):
+    with pytest.raises(InputError, match="has 640x427 pixels, too few to scale it down to 500"):
         read_photo(path, 500)
-    with pytest.raises(InputError, match="There is no picture .*none.png: name an image file"):
+    with pytest.raises(InputError, match="There is no image .*none.png: name an image file"):
         read_photo(tmp_path / "none.png")
-    with pytest.raises(InputError, match="style.png is to be scaled to a size of -5 pixels"):
+    with pytest.raises(InputError, match="style.png cannot be scaled to a size of -5 pixels"):
         read_photo(path, -5)
     path.write_bytes(b"text")
-    with pytest.raises(InputError, match="style.png can not be read as an image"):
+    with pytest.raises(InputError, match="style.png cannot be read as an image"):
         read_photo(path)
 
 

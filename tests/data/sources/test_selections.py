@@ -32,8 +32,8 @@ def test_files_are_read_in_the_order_given(paths):
     images = [source[i]["image"] for i in range(3)]
     np.testing.assert_array_equal(images[0], images[2])
     for image, photo in zip(images, (1, 0), strict=False):
-        centre = photos()[photo][:, 107:534].mean((0, 1))
-        np.testing.assert_allclose(image.mean((0, 1)), centre, atol=2)
+        center = photos()[photo][:, 107:534].mean((0, 1))
+        np.testing.assert_allclose(image.mean((0, 1)), center, atol=2)
     assert source[0]["label"] == 0 and source[0]["label"].dtype == np.int32
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[1]["image"], images[1])
 
@@ -44,7 +44,7 @@ def test_unreadable_files_are_named_and_masked_in_evaluation(paths):
     for i, reason in enumerate(reasons, start=2):
         name = re.escape(paths[i])
         with pytest.raises(
-            UnreadableImageError, match=rf"^{name} can not be read as an .* \({reason}"
+            UnreadableImageError, match=rf"^{name} cannot be read as an .* \({reason}"
         ):
             source[i]
     batches = list(eval_batches(source, batch_size=2, max_unreadable_fraction=0.6))
@@ -84,8 +84,8 @@ def test_a_subset_is_the_source_in_another_order():
 @pytest.mark.parametrize("positions", [[0, 360], [-1, 5]])
 def test_a_subset_of_what_is_not_there_is_refused(positions):
     sentence = (
-        f"The positions of a subset go from {positions[0]} to {positions[1]}, expected 0 .. 359: "
-        "take those of examples of the source."
+        f"The positions of a subset range from {positions[0]} to {positions[1]}, expected "
+        "positions in the source, 0..359."
     )
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         Subset(load_source("digits", "test"), np.array(positions))

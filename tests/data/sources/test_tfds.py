@@ -23,7 +23,7 @@ from shift_jax.errors import InputError
 
 
 class TinyDigits(tfds.core.GeneratorBasedBuilder):
-    """Grey 6x6 images; example i of a split has the value i and the label i % 2."""
+    """Gray 6x6 images; example i of a split has the value i and the label i % 2."""
 
     VERSION = tfds.core.Version("1.0.0")
     SHAPE = (6, 6, 1)
@@ -116,7 +116,7 @@ def test_images_of_different_sizes_are_cropped_to_one(data_dir):
         assert np.unique(example["image"]).size == 1 and value(example) % 2 == example["label"]
 
 
-def test_a_resized_grey_image_stays_grey(data_dir):
+def test_a_resized_gray_image_stays_gray(data_dir):
     source = load_source("tiny_digits", "train", data_dir=data_dir, image_size=12)
     assert source.image_shape == (12, 12, 1) and source[0]["image"].shape == (12, 12, 1)
 
@@ -158,9 +158,9 @@ def test_the_mock_of_lfw_is_a_source_of_identities():
 def test_a_damaged_record_is_named(data_dir):
     source = load_source("tiny_sizes", "train", data_dir=data_dir, image_size=3)
     damaged = dataclasses.replace(source, records=[{"image": b"nothing", "label": 0}])
-    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train can not be read"):
+    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train cannot be read"):
         damaged[0]
-    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train can not be read"):
+    with pytest.raises(UnreadableImageError, match="Record 0 of tiny_sizes train cannot be read"):
         damaged.encoded(0)
 
 
@@ -171,7 +171,7 @@ def test_an_unknown_name_offers_the_nearest():
     with pytest.raises(InputError) as caught:
         load_source("cifar1000", "train")
     assert str(caught.value).startswith(
-        "No data set is called 'cifar1000'; expected digits, folder, synthetic or a name from "
+        "There is no dataset 'cifar1000'; expected digits, folder, synthetic or a name from "
         "tfds.list_builders(). Did you mean 'cifar100' or "
     )
     with pytest.raises(InputError, match="Did you mean 'folder'"):
@@ -180,12 +180,12 @@ def test_an_unknown_name_offers_the_nearest():
 
 def test_an_unknown_config_or_version_says_why():
     assert_refused(
-        "TFDS can not open 'cifar100:1.0.0': Dataset cifar100 cannot be loaded at version 1.0.0, "
+        "TFDS cannot open 'cifar100:1.0.0': Dataset cifar100 cannot be loaded at version 1.0.0, "
         "only: 3.0.2; expected name, name/config or name:version.",
         "cifar100:1.0.0",
         "train",
     )
-    with pytest.raises(InputError, match="^TFDS can not open 'a b': .*; expected name, "):
+    with pytest.raises(InputError, match="^TFDS cannot open 'a b': .*; expected name, "):
         load_source("a b", "train")
 
 
@@ -203,7 +203,7 @@ def test_an_unprepared_set_comes_with_a_command_that_prepares_it(tmp_path, monke
 def test_a_set_without_random_access_comes_with_the_conversion(tfrecord_dir):
     folder = f"{tfrecord_dir}/tiny_digits/1.0.0"
     assert_refused(
-        f"tiny_digits in {folder} is stored as tfrecord, which can not be read by index; convert "
+        f"tiny_digits in {folder} is stored as tfrecord, which cannot be read by index; convert "
         "it (after pip install apache-beam) with: "
         "python -m tensorflow_datasets.scripts.convert_format "
         f"--dataset_version_dir={folder} --out_file_format=array_record",
@@ -250,8 +250,8 @@ def test_an_empty_slice_is_refused(data_dir, split):
 
 def test_a_set_of_no_images_is_refused():
     assert_refused(
-        "imdb_reviews is not an image classification set: expected a uint8 'image' and a class "
-        "'label', found the features label, text; choose another data set.",
+        "imdb_reviews is not an image classification dataset: expected a uint8 'image' and a class "
+        "'label', found the features label, text; choose another dataset.",
         "imdb_reviews",
         "train",
     )
@@ -259,8 +259,8 @@ def test_a_set_of_no_images_is_refused():
 
 def test_image_size_is_asked_for_and_checked(data_dir):
     assert_refused(
-        "The images of tiny_sizes differ in size; set image_size to the side in pixels they "
-        "should get.",
+        "The images of tiny_sizes differ in size; set image_size to the side in pixels to "
+        "resize them to.",
         "tiny_sizes",
         "train",
         data_dir=data_dir,
