@@ -24,7 +24,7 @@ def fit(
     record: ModelRecord,
     arguments: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
-    source: convert.Source,
+    layout: convert.TensorLayout,
 ) -> dict[str, Any]:
     """Returns `num_classes`, `image_channels` and `variables` of a network in a file.
 
@@ -32,24 +32,24 @@ def fit(
       record: of the network.
       arguments: of `create_model`, without the number of classes.
       tensors: of the file; names that a wrapper has put before all of them are ignored.
-      source: of the tensors.
+      layout: of the tensors.
 
     Raises:
       MisfitError: a tensor is missing, left over, or of another shape.
       InputError: a tensor is of another type or not finite.
     """
     probe = _shapes(record, arguments, None if record.num_classes is None else 1)
-    expected = [name for name, *_ in convert.expected_tensors(probe, source)]
+    expected = [name for name, *_ in convert.expected_tensors(probe, layout)]
     tensors = convert.without_shared_prefixes(tensors, expected)
-    classes = convert.class_count(tensors, probe, source)
+    classes = convert.class_count(tensors, probe, layout)
     if classes is None:
         classes = record.num_classes
-    channels = convert.image_channels(tensors, probe, source)
+    channels = convert.image_channels(tensors, probe, layout)
     shapes = _shapes(record, arguments, classes, channels)
     return {
         "num_classes": classes or 0,
         "image_channels": channels,
-        "variables": convert.to_variables(tensors, shapes, source),
+        "variables": convert.to_variables(tensors, shapes, layout),
     }
 
 
@@ -75,7 +75,7 @@ def nearest_network(
     other, others_arguments = best
     name = ", ".join([other.name, *(f"{key}={value!r}" for key, value in others_arguments.items())])
     try:
-        fit(other, others_arguments, tensors, other.torch_layout(others_arguments).source())
+        fit(other, others_arguments, tensors, other.torch_layout(others_arguments).tensor_layout())
     except convert.MisfitError as error:
         return f" The nearest network is {name}, but for that one {error.difference}."
     except InputError as error:
@@ -105,9 +105,9 @@ def _score(
     record: ModelRecord, arguments: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> float:
     """The fraction of all tensors, the file's and the network's, that both have alike."""
-    source = record.torch_layout(arguments).source()
+    layout = record.torch_layout(arguments).tensor_layout()
     shapes = _shapes(record, arguments, None if record.num_classes is None else 1)
-    expected = {name: rest for name, *rest in convert.expected_tensors(shapes, source)}
+    expected = {name: rest for name, *rest in convert.expected_tensors(shapes, layout)}
     tensors = convert.without_shared_prefixes(tensors, expected)
     alike = sum(
         convert.fits(tensors[name], *expected[name]) for name in expected if name in tensors

@@ -119,7 +119,7 @@ def _torch(
     if is_interleaved and layout.to_grouped is None:
         arguments = {**arguments, "order": "interleaved"}
     try:
-        fitted = fit(record, arguments, tensors, layout.source())
+        fitted = fit(record, arguments, tensors, layout.tensor_layout())
     except convert.MisfitError as error:
         raise InputError(f"{error}{nearest_network(record, arguments, tensors)}") from error
     if is_interleaved and layout.to_grouped is not None:
@@ -128,14 +128,14 @@ def _torch(
 
 
 def _keras(record: ModelRecord, arguments: dict[str, Any], file: Path) -> NetworkFile:
-    if record.keras_source is None:
-        known = [name for name in list_models() if model_record(name).keras_source]
+    if record.keras_layout is None:
+        known = [name for name in list_models() if model_record(name).keras_layout]
         raise InputError(
             f"Keras files are read for {' and '.join(known)} only, not for {record.name!r}."
         )
-    source = record.keras_source()
-    fitted = fit(record, arguments, read_keras(file), source)
-    data = {"mean": list(source.mean), "std": list(source.std)}
+    layout = record.keras_layout()
+    fitted = fit(record, arguments, read_keras(file), layout)
+    data = {"mean": list(layout.mean), "std": list(layout.std)}
     return NetworkFile(record.name, arguments, **fitted, data=data)
 
 
@@ -163,5 +163,5 @@ def _ours(
             ) from error
         for key in ("dtype", "num_classes", "features_only"):
             arguments.pop(key, None)
-    fitted = fit(model_record(model), arguments, tensors, convert.our_source())
+    fitted = fit(model_record(model), arguments, tensors, convert.our_layout())
     return NetworkFile(model, arguments, **fitted, data=data)

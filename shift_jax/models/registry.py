@@ -13,7 +13,7 @@ import numpy as np
 
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.network import Network
-from shift_jax.weights.convert import Source
+from shift_jax.weights.convert import TensorLayout
 from shift_jax.weights.shipped import WeightRecord, shipped_weights
 from shift_jax.weights.torch.layout import TorchLayout
 
@@ -60,7 +60,7 @@ class ModelRecord:
         `eval.py` resizes the shorter side accordingly and crops the center.
       torch_layout: maps the network's arguments to the layout of its weights in PyTorch; None if
         no PyTorch implementation is known.
-      keras_source: returns the source of the network's weights in Keras; None if Keras has none.
+      keras_layout: returns the layout of the weights in Keras; None if Keras has none.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ModelRecord:
     std: tuple[float, ...] = IMAGENET_STD
     crop: float = 0.875
     torch_layout: Callable[[Mapping[str, Any]], TorchLayout] | None = None
-    keras_source: Callable[[], Source] | None = None
+    keras_layout: Callable[[], TensorLayout] | None = None
 
     @property
     def parameters(self) -> int | None:

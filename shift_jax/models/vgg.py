@@ -12,7 +12,7 @@ from shift_jax.errors import positive_int
 from shift_jax.models.blocks import ConvNorm, adaptive_avg_pool, max_pool
 from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
-from shift_jax.weights.convert import Reorder, Source
+from shift_jax.weights.convert import Reorder, TensorLayout
 from shift_jax.weights.torch.layout import TorchLayout
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def torch_layout(depth: int, arguments: Mapping[str, Any]) -> TorchLayout:
     return TorchLayout("torchvision", names.__getitem__, flattened=(("classifier.0", (512, 7, 7)),))
 
 
-def keras_source() -> Source:
-    """Returns the source of Keras's tensors, named as `block1_conv1.kernel`, `fc1.bias`.
+def keras_layout() -> TensorLayout:
+    """Returns the layout of Keras's tensors, named as `block1_conv1.kernel`, `fc1.bias`.
 
     Keras's networks read BGR pixels; reversing the input channels of the first kernel makes them
     read RGB pixels.
@@ -111,7 +111,7 @@ def keras_source() -> Source:
         return f"{name}.{leaf}", lambda array: array
 
     mean = tuple(value / 255 for value in _KERAS_MEAN)
-    return Source("Keras", tensor, mean=mean, std=(1 / 255,) * 3)
+    return TensorLayout("Keras", tensor, mean=mean, std=(1 / 255,) * 3)
 
 
 for _depth, _table, _count in (
@@ -126,6 +126,6 @@ for _depth, _table, _count in (
             table=_table,
             counts=(_count,),
             torch_layout=partial(torch_layout, _depth),
-            keras_source=keras_source,
+            keras_layout=keras_layout,
         )
     )

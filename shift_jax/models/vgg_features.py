@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError, check_choice
-from shift_jax.models.vgg import CONVOLUTIONS, WIDTHS, keras_source, torch_layout
+from shift_jax.models.vgg import CONVOLUTIONS, WIDTHS, keras_layout, torch_layout
 from shift_jax.weights import convert
 from shift_jax.weights.formats import format_of
 from shift_jax.weights.keras_file import read_keras
@@ -120,22 +120,22 @@ class _Content:
 
     Attributes:
       tensors: by the names that their origin uses.
-      source: returns the source of the tensors for a depth.
+      layout: returns the layout of the tensors for a depth.
       pattern: matches the names of all tensors before the classifier.
       mean, std: of RGB pixels in 0..1.
     """
 
     tensors: Mapping[str, np.ndarray]
-    source: Callable[[int], convert.Source]
+    layout: Callable[[int], convert.TensorLayout]
     pattern: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def names(self, depth: int) -> list[str]:
         """The kernel and the bias of each convolution, in order."""
-        source = self.source(depth)
+        layout = self.layout(depth)
         return [
-            source.tensor(f"{_convolution(layer)}/conv", leaf)[0]
+            layout.tensor(f"{_convolution(layer)}/conv", leaf)[0]
             for layer in vgg_layers(depth)
             for leaf in ("kernel", "bias")
         ]
@@ -144,17 +144,17 @@ class _Content:
 def _read(path: Path) -> _Content:
     kind = format_of(path)
     if kind == "keras":
-        source = keras_source()
-        return _Content(read_keras(path), lambda _: source, r"block\d+_.*", source.mean, source.std)
+        layout = keras_layout()
+        return _Content(read_keras(path), lambda _: layout, r"block\d+_.*", layout.mean, layout.std)
     if kind == "torch":
         return _torch(read_torch(path).tensors)
     variables, metadata = read_safetensors(path)
     tensors = flatten_dict(variables, sep="/")
     if not any(name.startswith("params/") for name in tensors):
         return _torch(tensors)
-    source = convert.our_source()
+    layout = convert.our_layout()
     pattern = r"[^/]+/(?!hidden|classifier).*"
-    return _Content(tensors, lambda _: source, pattern, *_normalization(path, metadata))
+    return _Content(tensors, lambda _: layout, pattern, *_normalization(path, metadata))
 
 
 def _torch(tensors: Mapping[str, np.ndarray]) -> _Content:
@@ -164,7 +164,7 @@ def _torch(tensors: Mapping[str, np.ndarray]) -> _Content:
     is_features_only = bias is not None and np.isnan(bias).all()
     return _Content(
         tensors,
-        lambda depth: torch_layout(depth, {}).source(),
+        lambda depth: torch_layout(depth, {}).tensor_layout(),
         r"features\..*",
         *(_TORCHVISION_FEATURES if is_features_only else _TORCHVISION),
     )
@@ -216,13 +216,13 @@ def _check_network(path: Path, content: _Content, depth: int, deepest: str) -> N
 
 def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[str, Any]:
     """Returns the first `count` convolutions, after a check of their shapes."""
-    source, shapes, used = content.source(depth), {}, {}
+    layout, shapes, used = content.layout(depth), {}, {}
     channels = 3
     for layer in vgg_layers(depth)[:count]:
         name, width = _convolution(layer), WIDTHS[int(layer[4]) - 1]
         leaves = {"kernel": (3, 3, channels, width), "bias": (width,)}
         for leaf, shape in leaves.items():
-            key, reorder = source.tensor(f"{name}/conv", leaf)
+            key, reorder = layout.tensor(f"{name}/conv", leaf)
             used[key] = array = content.tensors[key]
             if array.ndim != len(shape) or reorder(array).shape != shape:
                 raise InputError(
@@ -233,7 +233,7 @@ def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[st
         shapes[name] = {"conv": {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in leaves.items()}}
         channels = width
     try:
-        return convert.to_variables(used, {"params": shapes}, source)["params"]
+        return convert.to_variables(used, {"params": shapes}, layout)["params"]
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
 

@@ -16,7 +16,7 @@ Reorder = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Source:
+class TensorLayout:
     """Names and layouts of the tensors of one origin.
 
     Attributes:
@@ -35,14 +35,14 @@ class Source:
     std: tuple[float, ...] | None = None
 
 
-def our_source() -> Source:
-    """Returns the source of our own variables, named as `params/group1_block1/conv1/kernel`."""
+def our_layout() -> TensorLayout:
+    """Returns the layout of our own variables, named as `params/group1_block1/conv1/kernel`."""
     kinds = {"mean": "batch_stats", "var": "batch_stats"}
 
     def tensor(module: str, leaf: str) -> tuple[str, Reorder]:
         return f"{kinds.get(leaf, 'params')}/{module}/{leaf}", lambda array: array
 
-    return Source("shift_jax", tensor)
+    return TensorLayout("shift_jax", tensor)
 
 
 class MisfitError(InputError):
@@ -81,13 +81,13 @@ def without_shared_prefixes(
     return tensors
 
 
-def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Source) -> dict:
+def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, layout: TensorLayout) -> dict:
     """Returns variables as nested dicts of float32 arrays.
 
     Args:
-      tensors: by the source's names.
+      tensors: by the layout's names.
       shapes: the variables to return, with anything that has a shape as leaves.
-      source: of the tensors.
+      layout: of the tensors.
 
     Raises:
       MisfitError: a tensor is missing, left over, or of another shape; its name is in the message.
@@ -96,10 +96,10 @@ def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sou
     used: dict[str, None] = {}
 
     def convert(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-        name, reorder = source.tensor("/".join(path[1:-1]), path[-1])
+        name, reorder = layout.tensor("/".join(path[1:-1]), path[-1])
         if name not in tensors:
             raise MisfitError(
-                f"the file has no tensor {name!r}, which the network has in {source.name}"
+                f"the file has no tensor {name!r}, which the network has in {layout.name}"
             )
         used[name] = None
         return _checked(name, tensors[name], reorder, shape)
@@ -114,7 +114,7 @@ def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sou
 
     # Parameters first: a message about a kernel says more than one about a running mean.
     variables = build({"params": shapes["params"], **shapes}, ())
-    extra = [n for n in tensors if n not in used and not re.fullmatch(source.ignored, n)]
+    extra = [n for n in tensors if n not in used and not re.fullmatch(layout.ignored, n)]
     if extra:
         more = f", and {len(extra) - 1} more such tensors" if extra[1:] else ""
         raise MisfitError(
@@ -124,15 +124,15 @@ def to_variables(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Sou
 
 
 def expected_tensors(
-    shapes: Mapping, source: Source
+    shapes: Mapping, layout: TensorLayout
 ) -> Iterator[tuple[str, Reorder, tuple[int, ...]]]:
     """Yields the name of each tensor of a network, and the other arguments of `fits`.
 
     Args:
-      shapes, source: as for `to_variables`.
+      shapes, layout: as for `to_variables`.
     """
     for path, leaf in _leaves(shapes):
-        yield *source.tensor("/".join(path[1:-1]), path[-1]), tuple(leaf.shape)
+        yield *layout.tensor("/".join(path[1:-1]), path[-1]), tuple(leaf.shape)
 
 
 def fits(tensor: np.ndarray, reorder: Reorder, shape: tuple[int, ...]) -> bool:
@@ -140,31 +140,33 @@ def fits(tensor: np.ndarray, reorder: Reorder, shape: tuple[int, ...]) -> bool:
     return _in_our_layout(tensor, reorder, shape).shape == shape
 
 
-def class_count(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Source) -> int | None:
+def class_count(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping, layout: TensorLayout
+) -> int | None:
     """Returns the number of classes of a file's classifier, None if it has none.
 
     Args:
-      tensors, source: as for `to_variables`.
+      tensors, layout: as for `to_variables`.
       shapes: of the network with a classifier of any width.
     """
     for path, _ in _leaves(shapes["params"]):
         if path[0] == "classifier" and path[-1] == "bias":
-            bias = tensors.get(source.tensor("/".join(path[:-1]), "bias")[0])
+            bias = tensors.get(layout.tensor("/".join(path[:-1]), "bias")[0])
             return len(bias) if bias is not None and bias.ndim else None
     return None
 
 
-def image_channels(tensors: Mapping[str, np.ndarray], shapes: Mapping, source: Source) -> int:
+def image_channels(tensors: Mapping[str, np.ndarray], shapes: Mapping, layout: TensorLayout) -> int:
     """Returns the number of channels of the images that a file's network reads.
 
     Args:
-      tensors, source: as for `to_variables`.
+      tensors, layout: as for `to_variables`.
       shapes: of the network for RGB images.
     """
     for path, leaf in _leaves(shapes["params"]):
         # Only the first kernel reads three channels.
         if path[-1] == "kernel" and len(leaf.shape) == 4 and leaf.shape[2] == 3:
-            name, reorder = source.tensor("/".join(path[:-1]), "kernel")
+            name, reorder = layout.tensor("/".join(path[:-1]), "kernel")
             kernel = tensors.get(name)
             return reorder(kernel).shape[2] if kernel is not None and kernel.ndim == 4 else 3
     return 3

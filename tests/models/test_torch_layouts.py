@@ -8,7 +8,7 @@ import pytest
 from shift_jax import create_model
 from shift_jax.errors import InputError
 from shift_jax.models.cifar_torch import grouped_from_interleaved
-from shift_jax.models.vgg import keras_source
+from shift_jax.models.vgg import keras_layout
 from shift_jax.ops import shift_offsets
 from shift_jax.weights.convert import class_count, image_channels, to_variables
 from tests.models.small import quick_jit, random_images, random_variables, small_model
@@ -33,10 +33,10 @@ def test_every_variable_has_its_own_tensor(name):
     model = create_model(name, **WITH_LAYOUT[name])
     shapes, layout = shapes_of(model), layout_of(name, WITH_LAYOUT[name])
     tensors = torch_tensors(shapes, layout)
-    assert class_count(tensors, shapes, layout.source()) == (model.num_classes or None)
-    assert image_channels(tensors, shapes, layout.source()) == 3
+    assert class_count(tensors, shapes, layout.tensor_layout()) == (model.num_classes or None)
+    assert image_channels(tensors, shapes, layout.tensor_layout()) == 3
     if name not in ("facenet", "vgg16", "vgg19"):  # Too large to copy for a test.
-        variables = to_variables(tensors, shapes, layout.source())
+        variables = to_variables(tensors, shapes, layout.tensor_layout())
         assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
 
 
@@ -86,10 +86,10 @@ def test_keras_vgg_reads_rgb_after_the_import():
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         layer = path[0].key
         tensors[f"{names.get(layer, layer)}.{path[-1].key}"] = leaf
-    imported = to_variables(tensors, variables, keras_source())
+    imported = to_variables(tensors, variables, keras_layout())
     rgb = random_images((32, 32, 3))
     expected = quick_jit(model.apply)(variables, rgb[..., ::-1])
     np.testing.assert_allclose(quick_jit(model.apply)(imported, rgb), expected, rtol=1e-4)
     del tensors["fc2.bias"]
     with pytest.raises(InputError, match="no tensor 'fc2.bias'"):
-        to_variables(tensors, variables, keras_source())
+        to_variables(tensors, variables, keras_layout())

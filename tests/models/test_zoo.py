@@ -15,7 +15,7 @@ from shift_jax.errors import InputError
 from shift_jax.models import model_record
 from shift_jax.models.network import FeatureMap
 from shift_jax.ops import implementation
-from shift_jax.weights.convert import our_source, to_variables
+from shift_jax.weights.convert import our_layout, to_variables
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.models.small import quick_jit, random_images, random_variables, small_model, small_shape
 
@@ -103,7 +103,7 @@ def test_saved_variables_load_unchanged(name, tmp_path):
     assert metadata == {"model": name}
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     tensors = flatten_dict(loaded, sep="/")
-    converted = to_variables(tensors, variables, our_source())
+    converted = to_variables(tensors, variables, our_layout())
     jax.tree.map(np.testing.assert_array_equal, converted, variables)
 
 

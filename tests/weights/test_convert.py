@@ -30,10 +30,10 @@ def test_tensors_that_do_not_fit(change, sentence):
     shapes, layout = shapes_of(create_model("resnet20")), layout_of("resnet20", {})
     tensors = torch_tensors(shapes, layout)
     tensors["bn1.num_batches_tracked"] = np.zeros((), np.int64)
-    to_variables(tensors, shapes, layout.source())
+    to_variables(tensors, shapes, layout.tensor_layout())
     change(tensors)
     with pytest.raises(InputError, match=sentence):
-        to_variables(tensors, shapes, layout.source())
+        to_variables(tensors, shapes, layout.tensor_layout())
 
 
 @pytest.mark.parametrize(

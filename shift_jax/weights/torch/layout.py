@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shift_jax.weights.convert import Reorder, Source
+from shift_jax.weights.convert import Reorder, TensorLayout
 
 _LEAVES = {
     "kernel": "weight",
@@ -40,7 +40,7 @@ class TorchLayout:
     ignored: str = r".*\.num_batches_tracked"
     to_grouped: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
-    def source(self) -> Source:
+    def tensor_layout(self) -> TensorLayout:
         """Returns how `to_variables` finds and converts the tensors.
 
         Kernels of convolutions become (kh, kw, in, out); those of linear layers, and of pointwise
@@ -53,7 +53,7 @@ class TorchLayout:
             shape = flattened.get(name)
             return f"{name}.{_LEAVES[leaf]}", lambda array: _to_ours(array, leaf, shape)
 
-        return Source(self.implementation, tensor, self.ignored)
+        return TensorLayout(self.implementation, tensor, self.ignored)
 
 
 def _to_ours(array: np.ndarray, leaf: str, flattened: tuple[int, int, int] | None) -> np.ndarray:
