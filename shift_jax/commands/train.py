@@ -24,7 +24,7 @@ line.add_process_flags()
 
 def main(options: Namespace) -> None:
     from shift_jax.config import from_dict
-    from shift_jax.training.loop import train
+    from shift_jax.training.train import train
 
     train(from_dict(options.config.to_dict()), options.workdir)
 

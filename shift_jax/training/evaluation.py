@@ -16,19 +16,15 @@ from jax.sharding import Mesh
 
 from shift_jax.config import FacesConfig, from_dict, override
 from shift_jax.errors import InputError
-from shift_jax.tasks import Task, make_task, task_class
+from shift_jax.tasks import Task, make_task
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes.collectives import broadcast_from_process_0, is_first
-from shift_jax.training.processes.stopping import StopRequest
-from shift_jax.training.runs.checkpoint_files import read_manifest
-from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
-from shift_jax.training.runs.workdir import read_config, write_json
+from shift_jax.training.processes.stopping import EvaluationStoppedError, StopRequest
+from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
+from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.runs.workdir import write_json
 from shift_jax.training.step import make_eval_step
 from shift_jax.weights.shipped import WeightRecord, read_weights, weights_named
-
-
-class EvaluationStoppedError(Exception):
-    """The run was asked to stop during an evaluation."""
 
 
 def collect(
@@ -218,14 +214,3 @@ def evaluate_and_report(
         ) from error
     print(f"written to {target}")
     return record
-
-
-def checkpoint_of(workdir: Path, which: str) -> Path:
-    """Returns the folder of a run's "latest" or "best" checkpoint.
-
-    Raises:
-      InputError: not the folder of a run, or no checkpoint in it yet.
-    """
-    task = from_dict(read_config(workdir)).task
-    best_metric = task_class(task).best_metric if task else ""  # None is known of imported ones.
-    return find_checkpoint(workdir / "checkpoints", which, best_metric)

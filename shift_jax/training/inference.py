@@ -12,8 +12,9 @@ from shift_jax.models import create_model
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.stylizer import Stylizer, load_style
 from shift_jax.tasks.verifier import Verifier
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of
-from shift_jax.training.runs.checkpoints import find_checkpoint, restore_variables
+from shift_jax.training.evaluation import TrainedModel
+from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.selection import checkpoint_of, find_checkpoint
 from shift_jax.training.runs.workdir import read_config
 
 

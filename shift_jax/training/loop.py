@@ -1,310 +1,384 @@
-"""The one training loop, for every task."""
+"""The one training loop: steps, reports, checkpoints, evaluations, stops and resumes.
+
+`shift_jax.training.train` runs it on batches of the data pipeline, and
+`shift_jax.training.on_device` on whole epochs of arrays that lie on the device.
+"""
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import copy
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 import jax
+import numpy as np
 
-from shift_jax.config import to_dict
 from shift_jax.errors import InputError
-from shift_jax.tasks import make_task, separate_runs
-from shift_jax.training.checks import check_batches
-from shift_jax.training.evaluation import EvaluationStoppedError, collect
-from shift_jax.training.mesh import make_mesh, to_devices
-from shift_jax.training.metrics import Pace, RunLog
-from shift_jax.training.optimizer import make_optimizer, make_schedule
-from shift_jax.training.processes.collectives import check_same, is_first
-from shift_jax.training.processes.stopping import StoppedError, StopRequest
-from shift_jax.training.runs.checkpoints import Checkpoints
-from shift_jax.training.runs.workdir import claim_workdir, computed_fields, workdir_lock
-from shift_jax.training.step import (
-    TrainState,
-    abstract_state,
-    init_state,
-    make_eval_step,
-    make_train_step,
-)
+from shift_jax.training.processes.stopping import EvaluationStoppedError, StoppedError, StopRequest
+from shift_jax.training.runs.run import Run, restore_together
+from shift_jax.training.step import TrainState
 
-if TYPE_CHECKING:
-    from shift_jax.config import ExperimentConfig
-
-# Steps whose metrics may still be on their way while the next ones are dispatched.
-_STEPS_IN_FLIGHT = 2
+# Pieces whose metrics may still be on their way while the next ones are dispatched.
+_PIECES_IN_FLIGHT = 2
+# Of runs saved by the clock: saving takes at most this share of the time between two evaluations.
+_SAVING_SHARE = 0.1
 
 
 class DivergedError(InputError):
-    """The loss or the gradient is no longer finite."""
+    """The loss or the gradient is no longer finite.
 
-
-def train(
-    config: ExperimentConfig,
-    workdir: str | Path,
-    *,
-    devices: Sequence[jax.Device] | None = None,
-    should_stop: Callable[[int], bool] = lambda step: False,
-) -> dict[str, float]:
-    """Trains to the end of the config's schedule, from the newest checkpoint if there is one.
-
-    Args:
-      config: the experiment.
-      workdir: folder of config.json, history.jsonl, checkpoints/, pictures/ and tensorboard/; of
-        a config with several styles, of such a folder for each.
-      devices: what to train on; None is all devices of all processes.
-      should_stop: called with the number of steps taken; True saves and stops.
-
-    Returns:
-      The last evaluation's metrics, of the last run where the config asks for several.
-
-    Raises:
-      InputError: a bad config, dataset, model, batch size or workdir.
-      DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
-      StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
+    Attributes:
+      runs: indices of the runs, of those that train side by side, whose loss or gradient it is.
+        The others have their state saved.
     """
-    runs = separate_runs(config).items()
-    # All of them before the first begins: a mistake in the last would be told days later.
-    trainers = [_Trainer(run, Path(workdir) / folder, devices) for folder, run in runs]
-    while trainers:
-        metrics = trainers.pop(0).run(should_stop)
-    return metrics
+
+    def __init__(self, sentence: str, runs: frozenset[int]):
+        super().__init__(sentence)
+        self.runs = runs
 
 
-class _Trainer:
-    """One run: what `train` sets up, and the loop over its steps."""
+class Piece(NamedTuple):
+    """Steps that are one call of compiled code.
 
-    def __init__(
-        self, config: ExperimentConfig, workdir: Path, devices: Sequence[jax.Device] | None
-    ):
-        config = copy.deepcopy(config)  # The task may write into it what it has drawn.
-        self.config = config
-        self.workdir = workdir
-        self.task = make_task(config)
-        self.mesh = make_mesh(devices, config.fsdp)
-        self.task.check()
-        check_batches(self.task, self.mesh, config.accumulation_steps)
-        steps_per_epoch = self.task.steps_per_epoch
-        self.total_steps = math.ceil(config.epochs * steps_per_epoch)
-        self.eval_every_steps = max(1, round(config.eval_every_epochs * steps_per_epoch))
-        self.schedule = make_schedule(config.schedule, steps_per_epoch, self.total_steps)
-        self.optimizer = make_optimizer(config.optimizer, self.schedule, steps_per_epoch)
-        self.train_step = make_train_step(
-            self.task,
-            self.optimizer,
-            self.mesh,
-            accumulation_steps=config.accumulation_steps,
-            ema_decay=config.ema_decay,
-        )
-        self.eval_step = make_eval_step(self.task, self.mesh)
-        self.stop = StopRequest()
+    Attributes:
+      count: of steps.
+      images: in all of them, of one run.
+    """
 
-    def run(self, should_stop: Callable[[int], bool]) -> dict[str, float]:
-        setup = (self.task, self.optimizer, self.config.seed, self.mesh)
-        template = abstract_state(*setup, ema=bool(self.config.ema_decay))
-        # Only now, when all that can be checked is: a mistake shall not claim the folder.
-        check_same(
-            computed_fields(to_dict(self.config)),
-            "Process {process} has another config than process 0: start all processes with the "
-            "same command.",
-        )
-        if is_first():
-            claim_workdir(self.workdir, to_dict(self.config))
-        with (
-            self.stop,
-            workdir_lock(self.workdir) if is_first() else contextlib.nullcontext(),
-            Checkpoints(
-                self.workdir / "checkpoints",
-                keep_latest=self.config.keep_latest,
-                keep_best=self.config.keep_best,
-                best_metric=self.task.best_metric,
-            ) as checkpoints,
-        ):
-            restored = checkpoints.restore_latest(template)
-            if restored:
-                state, start_step = restored
-            else:
-                state = init_state(*setup, ema=bool(self.config.ema_decay))
-                start_step = 0
-            if start_step > self.total_steps:
-                raise InputError(
-                    f"{self.workdir} is trained to step {start_step}, beyond this run's "
-                    f"{self.total_steps} steps: its dataset was larger; choose another --workdir."
-                )
-            evaluating = self._is_evaluated(start_step) and not checkpoints.has_metrics(start_step)
-            log = self._open_log(start_step, evaluating)
-            try:
-                log.say(self._opening(template, start_step, evaluating))
-                if evaluating:
-                    metrics = self._evaluate_saved(start_step, state, checkpoints, log)
-                elif start_step == self.total_steps:
-                    metrics = self._evaluate(start_step, state)
-                    log.show_evaluation(start_step, self.task.eval_split, metrics)
-                if start_step == self.total_steps:
-                    return metrics
-                return self._steps(state, start_step, checkpoints, log, should_stop)
-            except DivergedError as error:
-                last = checkpoints.latest_step
-                kept = "no checkpoint was saved before"
-                if last is not None:
-                    kept = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(last)}"
-                raise DivergedError(
-                    f"{error}: training stopped, {kept}; lower schedule.learning_rate or set "
-                    "optimizer.clip_norm, in a new workdir."
-                ) from None
-            finally:
-                log.close()
+    count: int
+    images: int
 
-    def _steps(
-        self,
-        state: TrainState,
-        start_step: int,
-        checkpoints: Checkpoints,
-        log: RunLog,
-        should_stop: Callable[[int], bool],
-    ) -> dict[str, float]:
-        buffer = MetricsBuffer(log, self.stop)
-        pace = Pace()
-        with contextlib.closing(self.task.train_batches(start_step)) as host_batches:
-            batches = to_devices(self.stop.mark(host_batches), self.mesh)
-            for step in range(start_step + 1, self.total_steps + 1):
-                # A signal may have come while all this was being made or restored.
-                if step == start_step + 1 and self.stop.is_agreed:
-                    raise StoppedError(start_step, self.stop.signal)
-                batch = next(batches)
-                state, step_metrics = self.train_step(state, batch)
-                buffer.push(step, step_metrics)
-                pace.step(images=len(next(iter(batch.values()))))
-                stopping = self.stop.is_agreed or should_stop(step)
-                evaluating = self._is_evaluated(step)
-                saving = evaluating or stopping or self._is_saved(step)
-                if saving or step % self.config.log_every_steps == 0:
-                    log.report(
-                        step,
-                        buffer.means()
-                        | {"learning_rate": float(self.schedule(step - 1))}
-                        | pace.report(steps_left=self.total_steps - step),
-                    )
-                if saving:
-                    # Before the evaluation, which may be long: nothing shall be lost by it.
-                    checkpoints.save(step, state, config=to_dict(self.config))
-                    pace.pause()
-                if stopping and not (evaluating and step == self.total_steps):
-                    checkpoints.wait()
-                    raise StoppedError(step, self.stop.signal)
-                if evaluating:
-                    metrics = self._evaluate_saved(step, state, checkpoints, log)
-        return metrics
 
-    def _is_evaluated(self, step: int) -> bool:
-        return step == self.total_steps or (step > 0 and step % self.eval_every_steps == 0)
+class Steps(Protocol):
+    """What the loop knows of the steps it runs, of one run or of several side by side.
 
-    def _is_saved(self, step: int) -> bool:
-        every = self.config.checkpoint_every_steps
-        return every > 0 and step % every == 0
+    Lists have one entry for each run, and the state is of all of them.
 
-    def _evaluate_saved(
-        self, step: int, state: TrainState, checkpoints: Checkpoints, log: RunLog
-    ) -> dict[str, float]:
-        """Evaluates what is saved at `step` and completes its checkpoint by the metrics.
+    Attributes:
+      total_steps: of a whole run.
+      eval_every_steps: between evaluations; one more follows the last step.
+      eval_split: the split that is evaluated.
+    """
 
-        A run that is stopped or killed before that evaluates again when it resumes.
-        """
-        metrics = self._evaluate(step, state)
-        try:
-            _check_finite(metrics, f"of {self.task.eval_split} after step {step}")
-        except DivergedError:
-            checkpoints.delete(step)
-            raise
-        log.evaluation(step, self.task.eval_split, metrics)
-        checkpoints.add_metrics(step, metrics)
-        return metrics
+    total_steps: int
+    eval_every_steps: int
+    eval_split: str
 
-    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        try:
-            outputs = collect(
-                self.task,
-                state.evaluation_variables(),
-                self.task.eval_split,
-                self.eval_step,
-                self.mesh,
-                self.stop,
-            )
-        except EvaluationStoppedError:
-            raise StoppedError(step, self.stop.signal) from None
-        if is_first():
-            picture = self.workdir / "pictures" / f"{step:08}.png"
-            self.task.draw(self.task.eval_split, outputs, picture)
-        return self.task.summarize(self.task.eval_split, outputs)
+    def template(self) -> TrainState:
+        """Returns the shapes, types and shardings of the state of one run."""
 
-    def _open_log(self, start_step: int, evaluate_again: bool) -> RunLog:
-        return RunLog(
-            self.workdir,
-            start_step=start_step,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.task.steps_per_epoch,
-            fractions=self.task.fractions,
-            tensorboard=self.config.tensorboard,
-            evaluate_again=evaluate_again,
-            silent=not is_first(),
-        )
+    def begin(self) -> TrainState:
+        """Returns the state of step 0."""
 
-    def _opening(self, template: TrainState, start_step: int, evaluating: bool) -> str:
-        if start_step == self.total_steps and not evaluating:
-            return (
-                f"{self.workdir} is trained to its last step, {start_step}; evaluating it again. "
-                "Delete the folder to train anew."
-            )
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(template.params))
-        device = self.mesh.devices.flat[0].device_kind
-        classes = ""
-        if self.task.num_classes is not None:
-            classes = f" in {self.task.num_classes:,} class{'es' * (self.task.num_classes != 1)}"
-        doing = f"Resuming at step {start_step}" if start_step else "Training from the start"
-        return (
-            f"{doing}: {parameters:,} parameters, "
-            f"{self.task.examples_per_epoch:,} examples{classes}, "
-            f"{self.task.steps_per_epoch} steps an epoch, on {self.mesh.size} × {device}, "
-            f"workdir {self.workdir}"
-        )
+    def join(self, states: list[TrainState]) -> TrainState:
+        """Returns the state of all runs."""
+
+    def split(self, state: TrainState) -> list[TrainState]:
+        """Returns the states of the runs."""
+
+    def open(self, start_step: int) -> AbstractContextManager:
+        """A context in which steps can be taken, in order from `start_step` on."""
+
+    def piece(self, step: int) -> Piece:
+        """Returns the piece that begins after `step` steps; an evaluation is never within one."""
+
+    def compile(self, state: TrainState, step: int, piece: Piece) -> None:
+        """Prepares `take`, where compilation can be told from the work."""
+
+    def take(
+        self, state: TrainState, step: int, piece: Piece
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Takes a piece; returns the new state and metrics of shape () or [runs, steps]."""
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the learning rate of the step after `step` steps."""
+
+    def evaluate(self, state: TrainState, step: int) -> list[dict[str, float]]:
+        """Returns the metrics of the whole split; raises EvaluationStoppedError."""
+
+
+class Log(Protocol):
+    """Whom the loop tells what happens; lists have one entry for each run."""
+
+    def train_step(self, step: int, metrics: list[dict[str, float]]) -> None:
+        """A step's metrics have come; they may come some steps late."""
+
+    def took(self, step: int, piece: Piece, seconds: float) -> None:
+        """A piece that ends at `step` took so long, compilation not counted."""
+
+    def report(self, step: int, metrics: list[dict[str, float]], learning_rate: float) -> None:
+        """These are the means since the last report."""
+
+    def saved(self, step: int) -> None:
+        """A checkpoint was saved."""
+
+    def evaluation(
+        self, step: int, metrics: list[dict[str, float]], seconds: float, *, again: bool = False
+    ) -> None:
+        """An evaluation has ended; `again` if it is recorded already."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
 
 
 class MetricsBuffer:
-    """Collects the steps' metrics a little late, and stops the run when one is not finite."""
+    """Waits for the steps' metrics a little late, so that steps are dispatched ahead.
 
-    def __init__(self, log: RunLog, stop: StopRequest):
-        self._log = log
-        self._stop = stop
+    Attributes:
+      diverged: of each run with a metric that is not finite, the first such, in words.
+    """
+
+    def __init__(self, log: Log, stop: StopRequest, runs: int):
+        self._log, self._stop, self._runs = log, stop, runs
         self._coming: collections.deque = collections.deque()
-        self._since_means: list[dict[str, float]] = []
+        self._since_means: list[list[dict[str, float]]] = []
+        self.diverged: dict[int, str] = {}
 
-    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        self._coming.append((step, metrics))
-        if len(self._coming) > _STEPS_IN_FLIGHT:
-            self._take()
+    def push(self, step: int, count: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of the `count` steps that end at `step`."""
+        self._coming.append((step - count, metrics))
+        if len(self._coming) > _PIECES_IN_FLIGHT:
+            self._wait()
 
-    def means(self) -> dict[str, float]:
-        """Waits for all steps and returns the means over those since the last call."""
+    def means(self) -> list[dict[str, float]]:
+        """Waits for all steps; returns each run's means over those since the last call."""
         while self._coming:
-            self._take()
+            self._wait()
         steps, self._since_means = self._since_means, []
-        keys = sorted(steps[0], key=lambda key: (key != "loss", key))
-        return {key: sum(step[key] for step in steps) / len(steps) for key in keys}
+        keys = sorted(steps[0][0], key=lambda key: (key != "loss", key))
+        return [
+            {key: sum(step[run][key] for step in steps) / len(steps) for key in keys}
+            for run in range(self._runs)
+        ]
 
-    def _take(self) -> None:
+    def _wait(self) -> None:
         step, metrics = self._coming.popleft()
-        metrics = self._stop.listen(metrics)
-        values = {key: float(value) for key, value in metrics.items()}
-        self._log.train_step(step, values)
-        self._since_means.append(values)
-        _check_finite(values, f"at step {step}")
+        metrics = self._stop.listen(jax.device_get(metrics))
+        # As Python floats: [runs][steps] of each metric.
+        values = {k: np.reshape(v, (self._runs, -1)).tolist() for k, v in metrics.items()}
+        for index in range(len(values["loss"][0])):
+            step += 1
+            of_runs = [{k: v[run][index] for k, v in values.items()} for run in range(self._runs)]
+            self._log.train_step(step, of_runs)
+            self._since_means.append(of_runs)
+            self.diverged = _not_finite(of_runs, f"at step {step}") | self.diverged
 
 
-def _check_finite(metrics: dict[str, float], where: str) -> None:
-    for key, value in metrics.items():
-        if not math.isfinite(value):
-            raise DivergedError(f"The {key.replace('_', ' ')} {where} is {value}")
+class Loop:
+    """Trains one run, or several side by side, to their last step.
+
+    Args:
+      steps: what is trained.
+      runs: the folders of the runs, entered, which no other process has.
+      open_log: returns whom to tell, given the step that the runs go on from, and whether the
+        evaluation of that step comes again.
+      log_every_steps: steps between two reports.
+      checkpoint_every_steps: steps between two checkpoints; 0 for none but the others.
+      checkpoint_every_seconds: None saves at every evaluation. Else, for evaluations that may
+        follow each other in seconds, a checkpoint is saved when so much time has passed since the
+        last one, at evaluations as often as costs little, and at the last step.
+      stop: entered, where signals are to stop the runs.
+      should_stop: called before each piece and each evaluation with the number of steps taken and
+        the seconds that the like of it took the last time, 0 the first time; True saves and stops.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        runs: Sequence[Run],
+        open_log: Callable[[int, bool], Log],
+        *,
+        log_every_steps: int,
+        checkpoint_every_steps: int,
+        checkpoint_every_seconds: float | None = None,
+        stop: StopRequest | None = None,
+        should_stop: Callable[[int, float], bool] = lambda step, seconds: False,
+    ):
+        self._steps, self._runs, self._open_log = steps, runs, open_log
+        self._log_every, self._save_every = log_every_steps, checkpoint_every_steps
+        self._save_every_seconds = checkpoint_every_seconds
+        self._stop, self._should_stop = stop or StopRequest(), should_stop
+        # On a CPU other processes take wall time away, which is not this run's.
+        on_cpu = jax.devices()[0].platform == "cpu"
+        self._clock = time.process_time if on_cpu else time.perf_counter
+        self._timed_at = self._clock()
+        self._saved_at = time.perf_counter()
+        self._saving_seconds = 0.0
+        # Seconds that a piece of each kind, and the evaluation, took when it last came.
+        self._lasted: dict[object, float] = {}
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains from the newest checkpoint, if there is one; returns the last metrics evaluated.
+
+        Raises:
+          InputError: checkpoints that are of something else.
+          DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
+          StoppedError: a signal or `should_stop`, after saving.
+        """
+        restored = restore_together(self._runs, self._steps.template())
+        if restored is None:
+            state, step = self._steps.begin(), 0
+        else:
+            state, step = self._steps.join(restored[0]), restored[1]
+        total = self._steps.total_steps
+        if step > total:
+            raise InputError(
+                f"{self._runs[0].workdir} is trained to step {step}, beyond this run's {total} "
+                "steps: its dataset was larger; choose another --workdir."
+            )
+        self._saved_step = self._reported_step = step
+        evaluating = self._is_evaluated(step) and not all(
+            run.checkpoints.has_metrics(step) for run in self._runs
+        )
+        self._log = self._open_log(step, evaluating)
+        self._buffer = MetricsBuffer(self._log, self._stop, len(self._runs))
+        try:
+            if evaluating:
+                self._stop_if_asked(step, state, "evaluation")
+                metrics = self._evaluate(step, state)
+            elif step == total:
+                metrics = self._evaluate(step, state, again=True)
+            return metrics if step == total else self._to_the_end(state, step)
+        finally:
+            self._log.close()
+
+    def _to_the_end(self, state: TrainState, step: int) -> list[dict[str, float]]:
+        steps = self._steps
+        with steps.open(step):
+            while step < steps.total_steps:
+                piece = steps.piece(step)
+                self._stop_if_asked(step, state, piece)
+                steps.compile(state, step, piece)
+                began = time.perf_counter()
+                state, metrics = steps.take(state, step, piece)
+                step += piece.count
+                self._buffer.push(step, piece.count, metrics)
+                self._lasted[piece] = time.perf_counter() - began
+                self._log.took(step, piece, self._lasted[piece])
+                self._give_up_if_diverged(step, state, self._buffer.diverged)
+                evaluating = self._is_evaluated(step)
+                saving = self._is_saved(step, evaluating)
+                if saving or evaluating or step % self._log_every == 0:
+                    self._report(step, state)
+                if saving:
+                    # Before the evaluation, which may be long: nothing shall be lost by it.
+                    self._save(step, state)
+                if evaluating:
+                    self._stop_if_asked(step, state, "evaluation")
+                    metrics = self._evaluate(step, state)
+        return metrics
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self._steps.eval_every_steps
+        return step == self._steps.total_steps or (step > 0 and step % every == 0)
+
+    def _is_saved(self, step: int, evaluating: bool) -> bool:
+        if self._save_every and step % self._save_every == 0:
+            return True
+        if self._save_every_seconds is None or step == self._steps.total_steps:
+            return evaluating
+        passed = time.perf_counter() - self._saved_at
+        costs_little = self._saving_seconds <= _SAVING_SHARE * passed
+        return passed > self._save_every_seconds or (evaluating and costs_little)
+
+    def _stop_if_asked(self, step: int, state: TrainState, work: Piece | str) -> None:
+        if not (self._stop.is_agreed or self._should_stop(step, self._lasted.get(work, 0.0))):
+            return
+        if step > self._saved_step:
+            self._report(step, state)
+            self._save(step, state)
+        for run in self._runs:
+            run.checkpoints.wait()
+        raise StoppedError(step, self._stop.signal)
+
+    def _report(self, step: int, state: TrainState) -> None:
+        self._report_means(step)
+        self._give_up_if_diverged(step, state, self._buffer.diverged)
+
+    def _report_means(self, step: int) -> None:
+        if step > self._reported_step:
+            self._log.report(step, self._buffer.means(), self._steps.learning_rate(step - 1))
+            self._reported_step = step
+
+    def _save(self, step: int, state: TrainState, but: Collection[int] = ()) -> None:
+        began = time.perf_counter()
+        self._share_time()
+        for index, own in enumerate(self._steps.split(state)):
+            if index not in but:
+                self._runs[index].save(step, own)
+        self._saved_step, self._saved_at = step, time.perf_counter()
+        self._saving_seconds = self._saved_at - began
+        self._log.saved(step)
+
+    def _share_time(self) -> None:
+        now = self._clock()
+        for run in self._runs:
+            run.seconds += (now - self._timed_at) / len(self._runs)
+        self._timed_at = now
+
+    def _evaluate(
+        self, step: int, state: TrainState, *, again: bool = False
+    ) -> list[dict[str, float]]:
+        """Evaluates, and completes the checkpoint of `step`, if there is one, by the metrics.
+
+        A run that is stopped or killed before that evaluates again when it resumes.
+        """
+        began = time.perf_counter()
+        try:
+            metrics = self._steps.evaluate(state, step)
+        except EvaluationStoppedError:
+            raise StoppedError(step, self._stop.signal) from None
+        ended = time.perf_counter()
+        self._lasted["evaluation"] = ended - began
+        where = f"of {self._steps.eval_split} after step {step}"
+        diverged = {} if again else _not_finite(metrics, where)
+        for index in diverged:
+            if self._saved_step == step:
+                self._runs[index].checkpoints.delete(step)
+        if len(diverged) < len(self._runs):
+            self._log.evaluation(step, metrics, ended - began, again=again)
+        if self._saved_step == step and not again:
+            self._share_time()
+            began = time.perf_counter()
+            for index, of_run in enumerate(metrics):
+                if index not in diverged:
+                    self._runs[index].complete(step, of_run)
+            self._saving_seconds += time.perf_counter() - began
+        self._give_up_if_diverged(step, state, diverged)
+        return metrics
+
+    def _give_up_if_diverged(
+        self, step: int, state: TrainState, diverged: Mapping[int, str]
+    ) -> None:
+        """Ends the loop where a run has diverged, with the state of the others saved."""
+        if not diverged:
+            return
+        if step > self._saved_step:
+            self._report_means(step)
+            diverged = {**self._buffer.diverged, **diverged}
+            if len(diverged) < len(self._runs):
+                self._save(step, state, but=diverged)
+        index, sentence = next(iter(diverged.items()))
+        last = self._runs[index].checkpoints.latest_step
+        kept = "no checkpoint was saved before"
+        if last is not None:
+            folder = self._runs[index].workdir / "checkpoints" / str(last)
+            kept = f"the last good checkpoint is {folder}"
+        raise DivergedError(
+            f"{sentence}: training stopped, {kept}; lower schedule.learning_rate or set "
+            "optimizer.clip_norm, in a new workdir.",
+            frozenset(diverged),
+        )
+
+
+def _not_finite(metrics: Sequence[Mapping[str, float]], where: str) -> dict[int, str]:
+    """Returns what is not finite, of each run that has something not finite."""
+    return {
+        index: f"The {key.replace('_', ' ')} {where} is {value}"
+        for index, of_run in enumerate(metrics)
+        for key, value in reversed(of_run.items())
+        if not math.isfinite(value)
+    }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import tqdm
 
+from shift_jax.training.loop import Piece
 from shift_jax.training.runs.history import History
 
 
@@ -86,13 +87,16 @@ class Console:
 
 
 class RunLog:
-    """All that a run tells: console, TensorBoard and `history.jsonl`.
+    """All that one run tells: console, TensorBoard and `history.jsonl`.
+
+    A `shift_jax.training.loop.Log`, whose lists have one entry.
 
     Args:
       workdir: the run's folder.
       start_step: where this process starts; the history's later lines are dropped.
       total_steps: of the run.
       steps_per_epoch: to show the epoch.
+      eval_split: name of the split that is evaluated.
       fractions: names of the metrics shown as percentages.
       tensorboard: whether to write TensorBoard event files.
       evaluate_again: whether the evaluation of `start_step` comes again, so that it is dropped.
@@ -106,6 +110,7 @@ class RunLog:
         start_step: int,
         total_steps: int,
         steps_per_epoch: int,
+        eval_split: str,
         fractions: Collection[str],
         tensorboard: bool,
         evaluate_again: bool = False,
@@ -115,6 +120,8 @@ class RunLog:
         self._tensorboard = None
         if silent:
             return
+        self._total_steps, self._eval_split = total_steps, eval_split
+        self._pace = Pace()
         self._history = History(workdir, start_step, evaluate_again=evaluate_again)
         self._console = Console(total_steps, start_step, steps_per_epoch, fractions)
         if tensorboard:
@@ -124,36 +131,53 @@ class RunLog:
             writer = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
             self._tensorboard = metric_writers.AsyncWriter(writer)
 
-    def train_step(self, step: int, metrics: Mapping[str, float]) -> None:
+    def train_step(self, step: int, metrics: Sequence[Mapping[str, float]]) -> None:
         """Records one step's metrics; `report` writes them out."""
         if self._silent:
             return
-        self._history.add(step, "train", **metrics)
+        self._history.add(step, "train", **metrics[0])
         self._console.advance(step)
 
-    def report(self, step: int, scalars: Mapping[str, float]) -> None:
+    def took(self, step: int, piece: Piece, seconds: float) -> None:
+        """Counts a step for the pace."""
+        if self._silent:
+            return
+        self._pace.step(piece.images)
+
+    def report(
+        self, step: int, metrics: Sequence[Mapping[str, float]], learning_rate: float
+    ) -> None:
         """Shows the state of training."""
         if self._silent:
             return
+        pace = self._pace.report(steps_left=self._total_steps - step)
+        scalars = {**metrics[0], "learning_rate": learning_rate, **pace}
         self._console.report(step, scalars)
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, {f"train/{k}": v for k, v in scalars.items()})
+        self._write_scalars(step, "train", scalars)
         self._history.flush()
 
-    def show_evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Shows the metrics of a whole split."""
+    def saved(self, step: int) -> None:
+        """Leaves the time of a checkpoint, and of an evaluation after it, out of the pace."""
         if self._silent:
             return
-        self._console.write_line(step, metrics, prefix=f"{split} ")
+        self._pace.pause()
 
-    def evaluation(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Shows and records the metrics of a whole split."""
+    def evaluation(
+        self,
+        step: int,
+        metrics: Sequence[Mapping[str, float]],
+        seconds: float,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Shows the metrics of a whole split, and records them unless they came `again`."""
         if self._silent:
             return
-        self.show_evaluation(step, split, metrics)
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, {f"{split}/{k}": v for k, v in metrics.items()})
-        self._history.add(step, "eval", split=split, **metrics)
+        self._console.write_line(step, metrics[0], prefix=f"{self._eval_split} ")
+        if again:
+            return
+        self._write_scalars(step, self._eval_split, metrics[0])
+        self._history.add(step, "eval", split=self._eval_split, **metrics[0])
         self._history.flush()
 
     def say(self, sentence: str) -> None:
@@ -170,6 +194,11 @@ class RunLog:
         self._console.close()
         if self._tensorboard:
             self._tensorboard.close()
+
+    def _write_scalars(self, step: int, prefix: str, scalars: Mapping[str, float]) -> None:
+        if self._tensorboard:
+            named = {f"{prefix}/{key}": value for key, value in scalars.items()}
+            self._tensorboard.write_scalars(step, named)
 
 
 def format_duration(seconds: float) -> str:

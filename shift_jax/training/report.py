@@ -11,8 +11,9 @@ import numpy as np
 from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.files import output_file
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.runs.history import read_history
+from shift_jax.training.runs.selection import checkpoint_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

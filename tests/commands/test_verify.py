@@ -13,9 +13,9 @@ from shift_jax.data.faces.gallery import load_gallery
 from shift_jax.errors import InputError
 from shift_jax.tasks import verifier
 from shift_jax.training import inference
-from shift_jax.training.evaluation import checkpoint_of
 from shift_jax.training.inference import load_verifier
-from shift_jax.training.loop import train
+from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.train import train
 from tests.commands.call import call as call_command
 from tests.tasks.faces import faces_config, write_faces
 

@@ -9,10 +9,10 @@ from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
 from shift_jax.tasks.verification import verify
 from shift_jax.training.evaluation import TrainedModel, collect, evaluate_and_report
-from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.runs.workdir import read_config
 from shift_jax.training.step import make_eval_step
+from shift_jax.training.train import train
 from tests.tasks.faces import faces_config, write_faces
 
 

@@ -14,9 +14,9 @@ from shift_jax.models.registry import _RECORDS, ModelRecord, register
 from shift_jax.tasks import make_task, separate_runs
 from shift_jax.tasks.style_sheet import save_sheet
 from shift_jax.training.evaluation import collect, evaluate_and_report
-from shift_jax.training.loop import train
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.step import make_eval_step
+from shift_jax.training.train import train
 from tests.data.photos import photos
 
 

@@ -10,9 +10,9 @@ import pytest
 from shift_jax.layers import CSC
 from shift_jax.models.network import Network
 from shift_jax.models.registry import ModelRecord, list_models, register
-from shift_jax.training.on_device import in_memory
+from shift_jax.training.on_device import training
 from shift_jax.training.on_device.arrays import Arrays, load_arrays
-from shift_jax.training.on_device.in_memory_steps import Computations
+from shift_jax.training.on_device.steps import DeviceSteps
 
 
 class OneBlock(Network):
@@ -52,7 +52,7 @@ def few_digits(train: int = 300, test: int = 70) -> Arrays:
 
 @contextlib.contextmanager
 def little_compilation():
-    """Training in memory compiles quickly, and the same thing once only.
+    """Training on the device compiles quickly, and the same thing once only.
 
     Compiling takes longer than these networks' few steps.
     """
@@ -61,12 +61,12 @@ def little_compilation():
     def shared(config, arrays, device, **options):
         key = (str(config), arrays.train_labels.tobytes(), *options.items())
         if key not in made:
-            made[key] = Computations(config, arrays, device, **options)
+            made[key] = DeviceSteps(config, arrays, device, **options)
         return made[key]
 
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_memory, "Computations", shared)
+        patch.setattr(training, "DeviceSteps", shared)
         yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -7,10 +7,11 @@ import pytest
 
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of, collect, evaluate_and_report
-from shift_jax.training.loop import train
+from shift_jax.training.evaluation import TrainedModel, collect, evaluate_and_report
 from shift_jax.training.mesh import make_mesh
+from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.training.step import make_eval_step
+from shift_jax.training.train import train
 from shift_jax.weights.shipped import weights_named
 
 

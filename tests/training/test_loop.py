@@ -8,7 +8,7 @@ import pytest
 from shift_jax.config import override
 from shift_jax.errors import InputError
 from shift_jax.tasks import make_task
-from shift_jax.training.loop import DivergedError, train
+from shift_jax.training.loop import DivergedError
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.processes.stopping import StoppedError
@@ -16,6 +16,7 @@ from shift_jax.training.runs.checkpoint_files import restore_variables
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.history import read_history
 from shift_jax.training.step import abstract_state
+from shift_jax.training.train import train
 
 
 def saved_state(config, workdir, step, devices):
@@ -191,7 +192,7 @@ def test_a_run_that_diverges_in_the_last_step_before_an_evaluation(tiny_config, 
         ({"eval_every_epochs": -1.0}, "eval_every_epochs is -1.0"),
         ({"label_smoothing": 3.0}, "label_smoothing is 3.0"),
         ({"seed": -1}, "seed is -1"),
-        ({"batch_size": 1600}, "batch_size 1600 is larger than the data set"),
+        ({"batch_size": 1600}, "batch_size 1600 is larger than the dataset"),
     ],
 )
 def test_bad_configs_are_refused_before_the_workdir_is_touched(

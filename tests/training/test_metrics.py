@@ -86,12 +86,13 @@ def test_tensorboard_files_hold_the_scalars(tmp_path, capsys):
         start_step=0,
         total_steps=9,
         steps_per_epoch=3,
+        eval_split="test",
         fractions={"top1"},
         tensorboard=True,
     )
-    log.train_step(1, {"loss": 2.0})
-    log.report(1, {"loss": 2.0, "top1": 0.25})
-    log.evaluation(3, "test", {"top1": 0.5, "examples": 10_000})
+    log.train_step(1, [{"loss": 2.0}])
+    log.report(1, [{"loss": 2.0, "top1": 0.25}], learning_rate=0.1)
+    log.evaluation(3, [{"top1": 0.5, "examples": 10_000}], seconds=1.0)
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()

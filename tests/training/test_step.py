@@ -5,7 +5,8 @@ import optax
 import pytest
 
 from shift_jax.training.mesh import make_mesh
-from shift_jax.training.runs.checkpoints import Checkpoints, restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.step import init_state, make_eval_step, make_train_step
 
 

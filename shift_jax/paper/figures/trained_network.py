@@ -15,7 +15,8 @@ import numpy as np
 from shift_jax import data
 from shift_jax.errors import InputError
 from shift_jax.models import create_model, model_record
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+from shift_jax.training.evaluation import TrainedModel
+from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.weights.shipped import weights_named
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shift_jax.paper.sweep.jobs import Job
-from shift_jax.training.on_device.in_memory_run import Progress, Steps
+from shift_jax.training.on_device.log import EpochReport, StepReport
 
 
 def say(sentence: str) -> None:
@@ -13,7 +13,7 @@ def say(sentence: str) -> None:
     print(sentence, flush=True)
 
 
-def steps_line(job: Job, place: str, steps: Steps) -> str:
+def steps_line(job: Job, place: str, steps: StepReport) -> str:
     """Returns how far a job has got within an epoch.
 
     Args:
@@ -29,15 +29,15 @@ def steps_line(job: Job, place: str, steps: Steps) -> str:
     return f"{job} ({place}): {begins}, compiling first …"
 
 
-def epoch_line(job: Job, progress: Progress) -> str:
+def epoch_line(job: Job, report: EpochReport) -> str:
     """Returns the results of an epoch, the seeds of a job side by side."""
 
     def of_seeds(values: Iterable[float], digits: int) -> str:
         return " / ".join(f"{value:.{digits}f}" for value in values)
 
     return (
-        f"{job}: epoch {progress.epoch}/{job.epochs}, "
-        f"loss {of_seeds((epoch.loss for epoch in progress.latest), 3)}, test top-1 "
-        f"{of_seeds((100 * epoch.test['top1'] for epoch in progress.latest), 2)} %, "
-        f"{progress.images_per_second:,.0f} images/s, {progress.minutes_left:.1f} min left"
+        f"{job}: epoch {report.epoch}/{job.epochs}, "
+        f"loss {of_seeds((epoch.loss for epoch in report.latest), 3)}, test top-1 "
+        f"{of_seeds((100 * epoch.test['top1'] for epoch in report.latest), 2)} %, "
+        f"{report.images_per_second:,.0f} images/s, {report.minutes_left:.1f} min left"
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 
-from shift_jax.config import to_dict
 from shift_jax.counting import count_parameters
 from shift_jax.errors import InputError
 from shift_jax.paper.sweep.jobs import (
@@ -25,12 +24,11 @@ from shift_jax.paper.sweep.lines import epoch_line, say, steps_line
 from shift_jax.paper.sweep.networks import NetworkSpec, recipe
 from shift_jax.paper.sweep.provenance import commit, device_name
 from shift_jax.paper.sweep.results_file import WRONG_PATH, Result, append_results, read_results
+from shift_jax.training.loop import DivergedError
 from shift_jax.training.on_device.arrays import Arrays
-from shift_jax.training.on_device.in_memory import state_path, train
-from shift_jax.training.on_device.in_memory_files import write_run
-from shift_jax.training.on_device.in_memory_run import NotFiniteError, Trained
+from shift_jax.training.on_device.training import TrainResult, train_on_device
 from shift_jax.training.processes.stopping import StoppedError, StopRequest
-from shift_jax.training.runs.workdir import claim_workdir, read_config, workdir_lock
+from shift_jax.training.runs.workdir import read_config, workdir_lock
 
 
 class StoppedBetweenError(StoppedError):
@@ -124,7 +122,6 @@ class Sweep:
           StoppedError: SIGTERM or Ctrl-C, after saving.
         """
         self._make_files()
-        self._remove_done_states()
         jobs, number = self.left(), 0
         with StopRequest() as stop:
 
@@ -175,38 +172,28 @@ class Sweep:
             job = job.without_done(self._rows())
             if not job.seeds:
                 return
-            self._tell_other_states(job)
-            config = recipe(self.dataset, job.network, job.epochs)
             try:
-                for seed in job.seeds:  # Fails before hours of training.
-                    claim_workdir(self._folder(job, seed), to_dict(config) | {"seed": seed})
-                trained = train(
-                    config,
+                results = train_on_device(
+                    recipe(self.dataset, job.network, job.epochs),
                     arrays,
-                    seeds=job.seeds,
+                    {seed: self._folder(job, seed) for seed in job.seeds},
                     stacked=True,
-                    folder=self.workdir / job.folder,
                     commit=self._commit,
-                    on_steps=lambda steps: say(steps_line(job, place, steps)),
-                    on_epoch=lambda progress: say(epoch_line(job, progress)),
+                    on_steps=lambda report: say(steps_line(job, place, report)),
+                    on_epoch=lambda report: say(epoch_line(job, report)),
                     should_stop=should_stop,
                 )
-            except NotFiniteError as error:
+            except DivergedError as error:
                 # Its advice would change the recipe.
                 self._fail(job, f"given up. {str(error).split(': ')[0]}.")
-                return
             except InputError as error:
                 self._fail(job, f"left out. {error}")
-                return
-            self._finish(job, trained)
-            state_path(self.workdir / job.folder, job.seeds).unlink(missing_ok=True)
+            else:
+                self._finish(job, results)
 
-    def _finish(self, job: Job, trained: Sequence[Trained]) -> None:
-        """Writes the runs and the rows of a job."""
-        rows = [self._result(job.network, run) for run in trained]
-        # The runs come first, so that every row has its folder.
-        for run, row in zip(trained, rows, strict=True):
-            write_run(self._folder(job, row.seed), run)
+    def _finish(self, job: Job, results: Sequence[TrainResult]) -> None:
+        """Writes the rows of a job."""
+        rows = [self._row(job.network, result) for result in results]
         # A sweep with another workdir may have trained the same network.
         new = job.without_done(self._rows()).seeds
         append_results(self.results, [row for row in rows if row.seed in new])
@@ -223,7 +210,7 @@ class Sweep:
         self.failed |= {(job.network.name, seed): why for seed in job.seeds}
         say(f"{job}: {why}")
 
-    def _result(self, network: NetworkSpec, run: Trained) -> Result:
+    def _row(self, network: NetworkSpec, run: TrainResult) -> Result:
         accuracies = [100 * epoch.test["top1"] for epoch in run.epochs]
         return Result(
             model=network.model,
@@ -241,28 +228,6 @@ class Sweep:
             commit="/".join(run.commits),
         )
 
-    def _remove_done_states(self) -> None:
-        """Removes the states of finished jobs, which a sweep killed after their rows has left."""
-        rows = self._rows()
-        for network in self.seeds:
-            for seeds, path in self._states(Job(network, (), self.epochs)):
-                if Job(network, seeds, self.epochs).is_done(rows):
-                    path.unlink(missing_ok=True)
-
-    def _tell_other_states(self, job: Job) -> None:
-        for seeds, path in self._states(job):
-            if seeds != job.seeds and set(seeds) & set(job.seeds):
-                say(
-                    f"{job}: starts from the beginning, because {path} holds the seeds "
-                    f"{', '.join(map(str, seeds))} together: give these as --seeds to resume it, "
-                    "or delete it."
-                )
-
-    def _states(self, job: Job) -> list[tuple[tuple[int, ...], Path]]:
-        """The states in a job's folder, with their seeds."""
-        paths = sorted((self.workdir / job.folder).glob("seeds-*.npz"))
-        return [(tuple(map(int, path.stem.split("-")[1:])), path) for path in paths]
-
     def _folder(self, job: Job, seed: int) -> Path:
         return self.workdir / job.folder / f"seed{seed}"
 
@@ -273,7 +238,7 @@ class Sweep:
         return estimated_minutes(job, self.dataset, self._rows(), self._device)
 
     def _is_begun(self, job: Job) -> bool:
-        return state_path(self.workdir / job.folder, job.seeds).exists()
+        return any(any((self._folder(job, s) / "checkpoints").glob("*")) for s in job.seeds)
 
 
 def _stopped(step: int, signal_number: int) -> StoppedError:

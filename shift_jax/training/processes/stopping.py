@@ -10,6 +10,10 @@ import jax
 import numpy as np
 
 
+class EvaluationStoppedError(Exception):
+    """The run was asked to stop during an evaluation."""
+
+
 class StoppedError(Exception):
     """The run stopped before its end, with its checkpoint saved.
 

@@ -1,9 +1,9 @@
 """The folder of one checkpoint: what is written to it, and how it is read back and checked.
 
 It holds two Orbax items: `state`, the arrays as nested dicts, and `manifest`, a JSON file with
-the configuration, the metrics, and type, shape and CRC-32 of every array. The manifest tells a
-model that its user changed from a damaged checkpoint, and finds flipped bits, which Orbax
-restores without a word.
+the configuration, the metrics, what the training has taken, and type, shape and CRC-32 of every
+array. The manifest tells a model that its user changed from a damaged checkpoint, and finds flipped
+bits, which Orbax restores without a word.
 """
 
 import json
@@ -34,13 +34,16 @@ class DamagedError(InputError):
         self.why = why
 
 
-def as_items(state: Any, config: dict, metrics: dict[str, float]) -> ocp.args.Composite:
+def as_items(
+    state: Any, config: dict, metrics: dict[str, float], training: dict[str, Any]
+) -> ocp.args.Composite:
     """Returns what Orbax is to save; raises `InputError` if `config` is not JSON-able."""
     leaves = _by_name(state)
     arrays = {name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()}
     manifest = {
         "config": config,
         "metrics": metrics,
+        "training": training,
         "tensors": {name: _describe(x) for name, x in leaves.items()},
         "key_impls": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
         "checksums": _checksums(arrays),
@@ -73,9 +76,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
-    """Puts the metrics into the manifest of a complete checkpoint; raises `DamagedError`."""
-    signed = _signed(read_manifest(folder) | {"metrics": metrics})
+def update_manifest(folder: Path, **entries: Any) -> None:
+    """Replaces entries of a complete checkpoint's manifest; raises `DamagedError`."""
+    signed = _signed(read_manifest(folder) | entries)
     path = folder / "manifest" / "metadata"
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(signed))

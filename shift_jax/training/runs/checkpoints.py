@@ -4,15 +4,14 @@ What is in the folder of one checkpoint, `checkpoint_files` knows.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -26,11 +25,9 @@ from shift_jax.training.runs.checkpoint_files import (
     as_items,
     read_manifest,
     read_state,
-    restore_variables,
-    write_metrics,
+    update_manifest,
 )
-
-__all__ = ["Checkpoints", "find_checkpoint", "restore_variables"]
+from shift_jax.training.runs.selection import NewestAndBest
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -61,7 +58,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         self._directory = Path(directory).absolute()
         self._best_metric = best_metric
-        self._policy = _NewestAndBest(keep_latest, keep_best)
+        self._policy = NewestAndBest(keep_latest, keep_best)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -78,14 +75,20 @@ class Checkpoints(contextlib.AbstractContextManager):
             self._policy.values[step] = metrics.get(best_metric, math.nan)
 
     def save(
-        self, step: int, state: Any, *, config: dict, metrics: dict[str, float] | None = None
+        self,
+        step: int,
+        state: Any,
+        *,
+        config: dict,
+        metrics: dict[str, float] | None = None,
+        training: dict[str, Any] | None = None,
     ) -> None:
         """Starts to save `state`, a pytree of arrays, which may be donated once this returns.
 
-        `config`, a JSON-able dict, is what it takes to build the model again. Waits for the
-        previous save and raises its error, if it failed. Raises `InputError` if a checkpoint of
-        this or a later step exists, if `metrics` lack the one that ranks checkpoints, or if
-        `config` is not JSON-able.
+        `config`, a JSON-able dict, is what it takes to build the model again; `training`, another
+        one, is what else the manifest is to hold. Waits for the previous save and raises its
+        error, if it failed. Raises `InputError` if a checkpoint of this or a later step exists,
+        if `metrics` lack the one that ranks checkpoints, or if `config` is not JSON-able.
         """
         latest = self.latest_step
         if latest is not None and step <= latest:
@@ -94,21 +97,24 @@ class Checkpoints(contextlib.AbstractContextManager):
                 "steps must increase; continue from that step or use another directory."
             )
         metrics = self._ranked(metrics) if metrics else {}
-        items = as_items(state, config, metrics)
+        items = as_items(state, config, metrics, training or {})
         self._policy.values[step] = metrics.get(self._best_metric, math.nan)
         with self._system_errors():
             self._manager.save(step, args=items, force=True)
 
-    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+    def add_metrics(
+        self, step: int, metrics: dict[str, float], *, training: dict[str, Any] | None = None
+    ) -> None:
         """Gives a checkpoint that was saved without metrics those that rank it; waits for its save.
 
-        Raises `InputError` if there is no such checkpoint, or if the ranking metric is not among
-        the metrics.
+        `training` replaces that of the save. Raises `InputError` if there is no such checkpoint,
+        or if the ranking metric is not among the metrics.
         """
         self.wait()
         metrics = self._ranked(metrics)
         if jax.process_index() == 0:
-            write_metrics(self._directory / str(step), metrics)
+            entries = {} if training is None else {"training": training}
+            update_manifest(self._directory / str(step), metrics=metrics, **entries)
         self._policy.values[step] = metrics[self._best_metric]
 
     def has_metrics(self, step: int) -> bool:
@@ -146,13 +152,16 @@ class Checkpoints(contextlib.AbstractContextManager):
         self.wait()
         return read_state(self._directory / str(step), abstract_state)
 
-    def restore_latest(self, abstract_state: Any) -> tuple[Any, int] | None:
-        """Returns the newest readable state and its step, or None without checkpoints.
+    def restore_latest(
+        self, abstract_state: Any, at_most: float = math.inf, *, begin_again: bool = False
+    ) -> tuple[Any, int] | None:
+        """Returns the newest readable state up to a step, and its step; None without checkpoints.
 
         Newer, damaged ones are moved to `damaged_checkpoints` beside the directory, with an absl
         warning each, so that their steps can be saved again; only, though, once an older one was
         read: if all fail, the cause may not be the files. Raises `InputError` if none is
-        readable, or if the newest intact one is of another model than `abstract_state`.
+        readable, unless that is to `begin_again`, or if the newest intact one is of another model
+        than `abstract_state`.
         """
         damaged: dict[int, str] = {}
         steps = self.steps()
@@ -174,7 +183,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 return None
             return found
 
-        for step in reversed(steps):
+        for step in reversed([step for step in steps if step <= at_most]):
             # The manifest first: Orbax, which reads the rest, waits for all processes.
             if intact(step, read_manifest) is None:
                 continue
@@ -184,7 +193,9 @@ class Checkpoints(contextlib.AbstractContextManager):
             if damaged:
                 self._set_aside(damaged, step)
             return state, step
-        if damaged:
+        if damaged and begin_again:
+            self._set_aside(damaged, None)
+        elif damaged:
             raise InputError(
                 f"No checkpoint in {self._directory} is readable, the reasons by step being "
                 f"{damaged}; repair one, or use another directory to start anew."
@@ -235,7 +246,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             number = int(found[1])
             raise OSError(number, os.strerror(number), str(self._directory)) from error
 
-    def _set_aside(self, damaged: dict[int, str], used: int) -> None:
+    def _set_aside(self, damaged: dict[int, str], used: int | None) -> None:
         """Moves the damaged steps away; called once every process is done reading them."""
         parent = self._directory.parent / "damaged_checkpoints"
         for step, why in damaged.items() if jax.process_index() == 0 else ():
@@ -243,61 +254,12 @@ class Checkpoints(contextlib.AbstractContextManager):
             target = next(parent / name for name in names if not (parent / name).exists())
             parent.mkdir(exist_ok=True)
             (self._directory / str(step)).rename(target)
+            instead = (
+                "training begins again" if used is None else f"step {used} is restored instead"
+            )
             logging.warning(
-                "Checkpoint %d is damaged (%s) and was moved to %s; step %d is restored instead.",
-                *(step, why, target, used),
+                "Checkpoint %d is damaged (%s) and was moved to %s; %s.", step, why, target, instead
             )
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
-
-
-def find_checkpoint(
-    directory: str | PathLike, which: Literal["latest", "best"], best_metric: str
-) -> Path:
-    """Returns the folder of the newest checkpoint, or of the one with the largest metric.
-
-    Only reads, so that it can look at the checkpoints of a run that is still training. Raises
-    `InputError` if there is none, or none with that metric.
-    """
-    directory = Path(directory).absolute()
-    entries = directory.iterdir() if directory.is_dir() else ()
-    steps = sorted(int(entry.name) for entry in entries if entry.name.isdigit())
-    if which == "best":
-        policy = _NewestAndBest(1, 1)
-        for step in steps:
-            with contextlib.suppress(DamagedError):
-                metrics = read_manifest(directory / str(step))["metrics"]
-                policy.values[step] = metrics.get(best_metric, math.nan)
-        steps = policy.best_first(steps)[:1]
-    if not steps:
-        with_metric = f" with the metric {best_metric!r}" if which == "best" else ""
-        raise InputError(
-            f"There is no checkpoint{with_metric} in {directory}: train for longer, or name "
-            "another run."
-        )
-    return directory / str(steps[-1])
-
-
-@dataclasses.dataclass
-class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the newest and the best steps, ranked by `values[step]`, larger being better.
-
-    Orbax's own `BestN` sorts NaN anywhere, and takes the metrics of earlier runs from files that
-    stop its manager if they are damaged.
-    """
-
-    keep_latest: int
-    keep_best: int
-    values: dict[int, float] = dataclasses.field(default_factory=dict)
-
-    def best_first(self, steps: Iterable[int]) -> list[int]:
-        """Returns the ranked ones of `steps`, best first."""
-        ranked = [step for step in steps if not math.isnan(self.values.get(step, math.nan))]
-        return sorted(ranked, key=lambda step: (self.values[step], step), reverse=True)
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        """Returns for each checkpoint whether to keep it; called by Orbax at every save."""
-        steps = sorted(info.step for info in checkpoints)
-        kept = {*steps[-self.keep_latest :], *self.best_first(steps)[: self.keep_best]}
-        return [info.step in kept for info in checkpoints]

@@ -20,8 +20,9 @@ from shift_jax.errors import InputError, check_choice
 from shift_jax.files import replaced_folder
 from shift_jax.models import model_record
 from shift_jax.models.read_network import NetworkFile, read_network
-from shift_jax.training.evaluation import checkpoint_of
-from shift_jax.training.runs.checkpoints import Checkpoints, restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoints import Checkpoints
+from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights.safetensors_file import write_safetensors
 

@@ -19,11 +19,14 @@ from shift_jax.paper.sweep.networks import parse_networks
 from shift_jax.paper.sweep.provenance import device_name
 from shift_jax.paper.sweep.results_file import Result, append_result, read_results
 from shift_jax.paper.sweep.runner import Sweep
-from shift_jax.training.evaluation import TrainedModel, checkpoint_of
+from shift_jax.training.evaluation import TrainedModel
+from shift_jax.training.loop import DivergedError
 from shift_jax.training.on_device.arrays import save_arrays
-from shift_jax.training.on_device.in_memory_run import Epoch, NotFiniteError, Trained
+from shift_jax.training.on_device.log import Epoch
+from shift_jax.training.on_device.training import TrainResult
 from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.history import read_history
+from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.training.runs.workdir import workdir_lock
 from tests.commands.call import call
 from tests.conftest import REPOSITORY
@@ -80,7 +83,7 @@ def test_a_sweep_trains_what_has_no_row_and_leaves_runs(arguments, tmp_path, cap
     assert printed.startswith("digits: 256 training and 360 test images read in ")
     assert "\ntiny_block-1 seed 0 (1 of 2): training, compiling first …\n" in printed
     assert "tiny_block-1 seed 0: epoch 1/2, loss " in printed and "images/s" in printed
-    assert not list(folder(tmp_path).glob("*.npz"))
+    assert sorted(os.listdir(folder(tmp_path))) == ["seed0", "seed3"]
 
     before = (tmp_path / "digits.csv").read_bytes()
     call("sweep", [*arguments, "--seeds=3,0"])
@@ -103,7 +106,8 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     assert "tiny_block-1 seed 0: saved at step 3, out of time" in printed
     assert "2 left to train:\n  tiny_block-1 seed 0: begun, of unknown length\n" in printed
     assert not read_results(tmp_path / "digits.csv")
-    assert [path.name for path in folder(tmp_path).glob("*.npz")] == ["seeds-0.npz"]
+    assert sorted(os.listdir(folder(tmp_path) / "seed0" / "checkpoints")) == ["2", "3"]
+    assert not (folder(tmp_path) / "seed3").exists()
 
     # What is begun is gone on with, however long it will take.
     (network,) = parse_networks(["tiny_block-1"])
@@ -122,7 +126,7 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
     call("sweep", [*arguments, "--seeds=3", "--budget_minutes=75"])
     printed = capsys.readouterr().out
     assert re.search(r"seed 3: not begun, needs 3500\.. min of 58.3 left", printed)
-    assert not (folder(tmp_path) / "seeds-3.npz").exists()
+    assert not (folder(tmp_path) / "seed3").exists()
 
 
 def test_a_dry_run_tells_and_does_nothing(arguments, tmp_path, capsys):
@@ -146,9 +150,8 @@ def test_a_run_that_another_sweep_trains_is_left_out(arguments, tmp_path, capsys
 
 
 def stub_training(monkeypatch, train):
-    """Puts a function in place of training, and of writing what it returns."""
-    monkeypatch.setattr(runner, "train", train)
-    monkeypatch.setattr(runner, "write_run", lambda folder, run: None)
+    """Puts a function in place of training, which leaves no runs."""
+    monkeypatch.setattr(runner, "train_on_device", train)
 
 
 def stacked(monkeypatch):
@@ -165,7 +168,7 @@ def trained(seeds):
     test = {"loss": 1.0, "top1": 0.5, "top5": 0.9, "examples": 360}
     state = SimpleNamespace(params={"w": np.zeros(7)})
     return [
-        Trained({"seed": seed}, state, [Epoch(1.0, 0.5, test)] * 2, 1.0, ("a+", "b"))
+        TrainResult({"seed": seed}, state, [Epoch(1.0, 0.5, test)] * 2, 1.0, ("a+", "b"))
         for seed in seeds
     ]
 
@@ -173,21 +176,25 @@ def trained(seeds):
 def test_what_cannot_be_trained_does_not_stop_the_others(arguments, tmp_path, capsys, monkeypatch):
     tried = []
 
-    def train(config, arrays, *, seeds, **_):
-        tried.extend(seeds)
-        if seeds == (0,):
-            raise NotFiniteError("The loss is nan: lower schedule.learning_rate.")
-        if seeds == (3,):
+    def train(config, arrays, folders, **options):
+        tried.extend(folders)
+        if 0 in folders:
+            sentence = "The loss is nan: lower schedule.learning_rate."
+            raise DivergedError(sentence, frozenset({0}))
+        if 3 in folders:
             raise InputError("The state is of another training: delete it.")
-        return trained(seeds)
+        if 4 in folders:
+            return train_on_device(config, arrays, folders, **options)
+        return trained(folders)
 
+    train_on_device = runner.train_on_device
     stub_training(monkeypatch, train)
     other = folder(tmp_path) / "seed4"
     other.mkdir(parents=True)
     (other / "config.json").write_text('{"seed": 4}')
     with pytest.raises(InputError, match="3 could not be trained"):
         call("sweep", [*arguments, "--seeds=0,3,4,5"])
-    assert tried == [0, 3, 5]
+    assert tried == [0, 3, 4, 5]
     first, left = capsys.readouterr().out.split("3 left to train:\n")
     whys = [
         "tiny_block-1 seed 0: given up. The loss is nan.\n",
@@ -201,7 +208,7 @@ def test_what_cannot_be_trained_does_not_stop_the_others(arguments, tmp_path, ca
 
 def test_of_a_stack_the_finite_seeds_have_their_rows(arguments, tmp_path, capsys, monkeypatch):
     stacked(monkeypatch)
-    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds[1:]))
+    stub_training(monkeypatch, lambda config, arrays, folders, **_: trained([*folders][1:]))
     with pytest.raises(InputError, match="1 could not be trained"):
         call("sweep", [*arguments, "--seeds=0,3"])
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [3]
@@ -212,10 +219,10 @@ def test_of_a_stack_the_finite_seeds_have_their_rows(arguments, tmp_path, capsys
 def test_seeds_that_do_not_fit_together_train_alone(arguments, tmp_path, capsys, monkeypatch):
     stacked(monkeypatch)
 
-    def train(config, arrays, *, seeds, **_):
-        if len(seeds) > 1 or seeds == (3,):
+    def train(config, arrays, folders, **_):
+        if 3 in folders:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return trained(seeds)
+        return trained(folders)
 
     stub_training(monkeypatch, train)
     with pytest.raises(InputError, match="1 could not be trained"):
@@ -254,11 +261,11 @@ def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, 
             append_result(tmp_path / "digits.csv", row)
         yield
 
-    def train(config, arrays, *, seeds, **_):
-        tried.append(seeds)
+    def train(config, arrays, folders, **_):
+        tried.append((*folders,))
         # And by one with another workdir.
         append_result(tmp_path / "digits.csv", row._replace(seed=3))
-        return trained(seeds)
+        return trained(folders)
 
     stub_training(monkeypatch, train)
     monkeypatch.setattr(runner, "workdir_lock", owner)
@@ -267,26 +274,24 @@ def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, 
     assert [row.seed for row in read_results(tmp_path / "digits.csv")] == [0, 3, 4]
 
 
-def test_states_that_are_of_no_use_are_told_or_removed(arguments, tmp_path, capsys, monkeypatch):
-    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
-    folder(tmp_path).mkdir(parents=True)
-    done, other, alone = (folder(tmp_path) / f"seeds-{seeds}.npz" for seeds in ("0", "3-4", "4"))
+def test_a_run_that_was_finished_without_its_row_gets_it(arguments, tmp_path, capsys):
     call("sweep", [*arguments, "--seeds=0"])
-    for path in (done, other, alone):
-        path.touch()
-    call("sweep", [*arguments, "--seeds=0,3"])
-    assert not done.exists() and other.exists() and alone.exists()
-    printed = capsys.readouterr().out
-    assert (
-        f"tiny_block-1 seed 3: starts from the beginning, because {other} holds the seeds 3, 4"
-        in printed
-    )
+    (row,) = read_results(tmp_path / "digits.csv")
+    (tmp_path / "digits.csv").unlink()
+    capsys.readouterr()
+    call("sweep", [*arguments, "--seeds=0"])
+    assert "compiling first" not in capsys.readouterr().out
+    assert read_results(tmp_path / "digits.csv") == [row]
 
 
 def test_a_row_follows_its_run(arguments, tmp_path, monkeypatch):
     order = []
-    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
-    monkeypatch.setattr(runner, "write_run", lambda folder, run: order.append("run"))
+
+    def train(config, arrays, folders, **_):
+        order.append("run")
+        return trained(folders)
+
+    stub_training(monkeypatch, train)
     append = runner.append_results
 
     def append_results(path, rows):
@@ -299,7 +304,7 @@ def test_a_row_follows_its_run(arguments, tmp_path, monkeypatch):
 
 
 def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
-    def train(config, arrays, *, should_stop, **_):
+    def train(config, arrays, folders, *, should_stop, **_):
         assert not should_stop(0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert should_stop(0.0)
@@ -312,8 +317,11 @@ def test_a_signal_saves_and_stops(arguments, tmp_path, monkeypatch):
 
 
 def test_a_signal_while_a_run_is_written_stops_after_its_row(arguments, tmp_path, monkeypatch):
-    stub_training(monkeypatch, lambda config, arrays, *, seeds, **_: trained(seeds))
-    monkeypatch.setattr(runner, "write_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    def train(config, arrays, folders, **_):
+        os.kill(os.getpid(), signal.SIGTERM)  # As its last checkpoint is being saved.
+        return trained(folders)
+
+    stub_training(monkeypatch, train)
     with pytest.raises(StoppedError, match="SIGTERM; everything is saved, ") as error:
         call("sweep", [*arguments, "--seeds=0,3"])
     assert error.value.exit_status == 143
@@ -325,9 +333,9 @@ def test_a_piece_that_would_end_after_the_time_is_not_begun(arguments, monkeypat
     monkeypatch.setattr(sweep, "time", still)
     monkeypatch.setattr(runner, "time", still)
 
-    def train(config, arrays, *, seeds, should_stop, **_):
+    def train(config, arrays, folders, *, should_stop, **_):
         assert not should_stop(59.0) and should_stop(61.0)
-        return trained(seeds)
+        return trained(folders)
 
     stub_training(monkeypatch, train)
     call("sweep", [*arguments, "--seeds=0", "--budget_minutes=1"])
@@ -403,6 +411,8 @@ COMMAND = """
 import sys
 import tests.training.one_block
 from shift_jax.commands.dispatch import run
+from shift_jax.training import loop
+loop._SAVING_SHARE = 1.0  # Its epochs are far shorter than a save: kills shall meet many.
 sys.exit(run("sweep"))
 """
 
@@ -464,7 +474,9 @@ def test_sigterm_ends_a_sweep_with_its_state_saved(arguments, tmp_path):
             break
     _, errors = process.communicate()
     assert process.returncode == 143 and "with its checkpoint saved" in errors
-    assert (folder(tmp_path, "tiny_block-1-400epochs") / "seeds-0.npz").exists()
+    run = folder(tmp_path, "tiny_block-1-400epochs") / "seed0"
+    step = int(re.search(r"at step (\d+) ", errors)[1])
+    assert checkpoint_of(run, "latest").name == str(step) and step >= 4
 
 
 @pytest.mark.slow
@@ -475,4 +487,7 @@ def test_two_sweeps_on_one_workdir_share_the_work(arguments, tmp_path):
     assert started([*arguments, "--seeds=0,1,2,3"]).wait() == 0
     rows = read_results(tmp_path / "digits.csv")
     assert sorted(row.seed for row in rows) == [0, 1, 2, 3]
-    assert not list(folder(tmp_path, "tiny_block-1-20epochs").glob("*.npz"))
+    for seed in range(4):
+        run = folder(tmp_path, "tiny_block-1-20epochs") / f"seed{seed}"
+        steps = [r["step"] for r in read_history(run) if r["kind"] == "train"]
+        assert steps == list(range(1, 41))  # No step twice, by two of them at the same time.

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.training.loop import train
 from shift_jax.training.processes.distributed import initialize_from_flags
 from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.history import read_history
+from shift_jax.training.train import train
 from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command

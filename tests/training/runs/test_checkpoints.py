@@ -17,7 +17,8 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shift_jax.errors import InputError
-from shift_jax.training.runs.checkpoints import Checkpoints, restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoints import Checkpoints
 
 # Where a read fails, Orbax abandons its other reads; as garbage, they complain to nobody.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from shift_jax import create_model
-from shift_jax.training.runs.checkpoints import restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables
 from shift_jax.training.runs.import_weights import import_weights
 from tests.weights.photos import real_images
 

@@ -17,7 +17,7 @@ from shift_jax import create_model
 from shift_jax.errors import InputError
 from shift_jax.training.evaluation import evaluate_and_report
 from shift_jax.training.runs import import_weights as import_weights_module
-from shift_jax.training.runs.checkpoints import restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables
 from shift_jax.training.runs.import_weights import export_safetensors, import_weights
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.commands.call import call

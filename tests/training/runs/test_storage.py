@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.training.loop import train
 from shift_jax.training.runs.checkpoint_files import read_manifest
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.history import History, read_history
 from shift_jax.training.runs.workdir import claim_workdir, workdir_lock
+from shift_jax.training.train import train
 from tests.conftest import REPOSITORY
 from tests.survival import commands
 from tests.survival.commands import TINY, Training, train_command
@@ -165,7 +165,7 @@ def test_a_workdir_has_one_owner_at_a_time(tmp_path):
     "moment",
     [
         "shift_jax.training.runs.checkpoints.Checkpoints.add_metrics",
-        pytest.param("shift_jax.training.loop.collect", marks=pytest.mark.slow),
+        pytest.param("shift_jax.training.train.collect", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_dies_in_an_evaluation_evaluates_again(

@@ -4,7 +4,7 @@ import pytest
 
 from shift_jax.config import cifar, quickstart, to_dict
 from shift_jax.errors import InputError
-from shift_jax.training.evaluation import checkpoint_of
+from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.training.runs.workdir import RUNTIME_ONLY_FIELDS, claim_workdir
 
 
