@@ -1,6 +1,6 @@
 # make venv        installs everything into .venv (PYTHON=python3.12 chooses the interpreter)
 # make quickstart  trains and evaluates a ShiftResNet on real digits
-# make test        the test suite; make test-slow, the long tests too
+# make test        the everyday tests; make test-slow, the slow ones; make test-all, both
 # make survival    kills and stops training runs dozens of times and compares what they learn
 # make lint        formatting, lint and the one-way imports
 # make docs        builds the documentation into build/site, strictly
@@ -17,7 +17,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: venv quickstart test test-slow survival lint format docs bench clean
+.PHONY: venv quickstart test test-slow test-all survival lint format docs bench clean
 
 venv: $(VENV)/installed
 
@@ -36,7 +36,9 @@ test: venv
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-all: test-slow test
 
 survival: venv
 	SHIFT_JAX_SURVIVAL=long $(BIN)/python -m pytest -s -m slow -k dozens tests/test_survival.py
