@@ -14,13 +14,8 @@ from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unr
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
 from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
-from shift_jax.data.sources.identities import (
-    identity_names,
-    image_paths,
-    load_identities,
-    read_names,
-    split_identities,
-)
+from shift_jax.data.sources.identities import identity_names, image_paths, load_identities
+from shift_jax.data.sources.identity_split import read_names, split_identities
 from shift_jax.data.sources.listing import IMAGE_EXTENSIONS, image_names, normalized, subfolders
 from shift_jax.data.sources.photos import load_photos, read_photo
 from shift_jax.data.sources.selections import ImageFiles, Subset

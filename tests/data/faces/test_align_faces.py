@@ -1,10 +1,6 @@
 """The command that aligns a folder of photos: what it writes, tells, refuses and leaves alone."""
 
-import csv
-import errno
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,68 +10,25 @@ from PIL import Image
 from shift_jax.data.faces import align_faces
 from shift_jax.data.faces.align_faces import align_folder
 from shift_jax.data.faces.align_report import FILE_NAME
-from shift_jax.data.faces.alignment import align, canonical_landmarks
-from shift_jax.data.faces.detector import Face
+from shift_jax.data.faces.alignment import align
 from shift_jax.errors import InputError
-from tests.commands.call import call
-from tests.conftest import REPOSITORY
-from tests.data.photos import encoded, photos
-
-PHOTO = photos()[0][:300, :400]
-LANDMARKS = canonical_landmarks(112) + 60
-DARK = np.zeros((80, 100, 3), np.uint8)
-
-
-class Detector:
-    """Sees a face in every photo that is not dark, and a second, smaller one in green photos."""
-
-    def __init__(self, min_confidence=0.9, breaks_at=None):
-        self.min_confidence = min_confidence
-        self.breaks_at = breaks_at
-        self.seen = 0
-
-    def detect(self, image):
-        self.seen += 1
-        if self.seen == self.breaks_at:
-            raise KeyboardInterrupt
-        confidence = 0.6 if image.max() == 50 else 0.99
-        if image.max() < 40 or confidence < self.min_confidence:
-            return []
-        faces = [Face((60, 60, 172, 172), confidence, LANDMARKS)]
-        if image[..., 1].min() > 200:
-            faces.append(Face((10, 10, 40, 40), 0.999, LANDMARKS / 4))
-        return faces
-
-
-def fill(root, names, image=PHOTO, **options):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(root / name, **options)
-
-
-def report_of(target):
-    with open(target / FILE_NAME, newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file)}
-
-
-def pixels_of(path):
-    with Image.open(path) as image:
-        return np.asarray(image).astype(int)
-
-
-def files_in(target):
-    return sorted(
-        os.path.relpath(os.path.join(folder, name), target)
-        for folder, _, names in os.walk(target)
-        for name in names
-        if name != FILE_NAME
-    )
+from tests.data.faces.detectors import (
+    DARK,
+    LANDMARKS,
+    PHOTO,
+    Detector,
+    files_in,
+    fill,
+    pixels_of,
+    report_of,
+    write_photos,
+)
+from tests.data.photos import encoded
 
 
 @pytest.fixture
 def source(tmp_path):
-    fill(tmp_path / "in", ["Ann/Ann_0001.jpg", "Bob/video 1/0.12.png", "flat.PNG"])
-    return tmp_path / "in"
+    return write_photos(tmp_path)
 
 
 def test_folders_are_mirrored_and_faces_aligned(source, tmp_path):
@@ -309,213 +262,3 @@ def test_other_faces_and_other_peoples_files_are_left_alone(source, tmp_path):
     (tmp_path / "theirs" / FILE_NAME).write_text("name,age\nAnn,3\n")
     with pytest.raises(InputError, match="align_report.csv is not a report of an alignment"):
         align_folder(source, tmp_path / "theirs", 96, Detector())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["in"], "Name a folder of photos and one for the aligned faces"),
-        (["in", "out", "more"], "Name a folder of photos and one for the aligned faces"),
-        (["none", "out"], "none is not a folder: name a folder of photos"),
-        (["in/flat.PNG", "out"], "flat.PNG is not a folder: name a folder of photos"),
-        (["in", "in"], "in, is the folder of the photos, in: choose another one"),
-        (["in", "in/../in/"], "is the folder of the photos"),
-        (["in", "in/out"], "in/out, lies in the folder of the photos, in: choose"),
-        (["in", "link/out"], "lies in the folder of the photos"),
-        (["in", "in/flat.PNG"], "in/flat.PNG is a file: name a folder"),
-        (["in/Bob", "in"], "photos, in/Bob, lies in the folder for the aligned faces, in: choose"),
-        (["link/Bob", "in"], "link/Bob, lies in the folder for the aligned faces, in: choose"),
-        (["in/Bob", "."], "in/Bob, lies in the folder for the aligned faces, "),
-        (
-            ["in", "a file/out"],
-            r"a file/out cannot be created or written \(Not a dir.*: choose anoth",
-        ),
-        (["in", "a file/a/out"], r"a/out cannot be created or written \(Not a directory\): choose"),
-        (["in", "circle"], r"circle cannot be created or written \(File exists\)"),
-        (["in", "n" * 300], r"nn cannot be created or written \(File name too long\)"),
-        (["in", "report is a folder"], r"\(Is a directory: report is a folder/align_report.csv\)"),
-        pytest.param(
-            *(
-                ["in", "/proc/faces"],
-                r"^/proc/faces cannot be created or written \(No such file or d",
-            ),
-            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
-        ),
-        (["empty", "out"], "empty holds no images; add files ending in"),
-        (["in", "out", "--image_size=0"], "image_size is 0; expected .* 16 to 2048"),
-        (["in", "out", "--image_size=99999"], "image_size is 99999; expected"),
-        (["in", "out", "--image_size=big"], "--image_size is 'big', expected a whole number"),
-        (["in", "out", "--image_size=160.5"], "--image_size is '160.5', expected a whole n"),
-        (["in", "out", "--image_size"], "'--image_size' has no value"),
-        (["in", "out", "--imagesize=160"], "no flag --imagesize: .* mean 'image_size'"),
-        (["in", "out", "--face=biggest"], "face is 'biggest', expected 'largest' or 'most_cent"),
-        (["in", "out", "--no_face=crop"], "no_face is 'crop', .* Did you mean 'centre_crop'"),
-        (["in", "out", "--min_confidence=2"], "min_confidence is 2.0; it must be"),
-        (["in", "out", "--min_confidence=high"], "--min_confidence is 'high', expected a number"),
-    ],
-)
-def test_bad_input_is_told_in_a_sentence(source, tmp_path, monkeypatch, arguments, sentence):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(source)
-    (tmp_path / "circle").symlink_to("circle")
-    (tmp_path / "a file").touch()
-    (tmp_path / "report is a folder" / FILE_NAME).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    with pytest.raises(InputError, match=sentence):
-        call("align-faces", arguments)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_in_place_of_a_folder_of_faces_is_told(source, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "Bob").touch()
-    with pytest.raises(InputError, match=r"out cannot be created or written \(.*out/Bob.*\): ch"):
-        align_folder(source, tmp_path / "out", 96, Detector())
-
-
-@pytest.mark.parametrize("name", ["mkdir", "replace"])
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
-def test_a_folder_without_permission_is_told(source, tmp_path, monkeypatch, name, code):
-    # Root may write everywhere, hence the stand-in.
-    with monkeypatch.context() as patch:
-        patch.setattr(os, name, failing(OSError(code, "No way", str(tmp_path / "out"))))
-        with pytest.raises(
-            InputError, match=r"out cannot be created or written \(No way\): choose another"
-        ):
-            align_folder(source, tmp_path / "out", 96, Detector())
-
-
-def failing(error):
-    def fail(*arguments, **options):
-        raise error
-
-    return fail
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("where", ["start", "later"])
-def test_a_full_or_broken_disk_stops_the_run(source, tmp_path, monkeypatch, code, where):
-    broken = failing(OSError(code, "The disk"))
-    if where == "start":
-        monkeypatch.setattr(os, "replace", broken)
-    else:
-        monkeypatch.setattr(Image.Image, "save", broken)
-    with pytest.raises(OSError, match="The disk"):
-        align_folder(source, tmp_path / "out", 96, Detector())
-
-
-class Failing(Detector):
-    """Fails with green photos."""
-
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
-
-    def detect(self, image):
-        if image[..., 1].min() > 200:
-            raise self.error
-        return super().detect(image)
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (MemoryError("26 GiB\n  of pixels"), "MemoryError: 26 GiB of pixels"),
-        (ZeroDivisionError("x" * 999), "ZeroDivisionError: " + "x" * 181),
-        (InputError("No such points"), "InputError: No such points"),
-    ],
-)
-def test_a_photo_at_which_the_detector_fails_does_not_end_the_run(tmp_path, error, reason):
-    fill(tmp_path / "in", ["a.png", "c.png"])
-    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
-    align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
-    report = report_of(tmp_path / "out")
-    assert [report[name]["status"] for name in ("a.png", "b.png", "c.png")] == [
-        "aligned",
-        "unreadable",
-        "aligned",
-    ]
-    assert report["b.png"]["reason"] == reason
-    # The next run tries it again.
-    align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
-    assert report_of(tmp_path / "out")["b.png"]["status"] == "aligned"
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(errno.EMFILE, "Too many open files"), ImportError("No TensorFlow")]
-)
-def test_what_fails_with_every_photo_ends_the_run(tmp_path, error):
-    fill(tmp_path / "in", ["b.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
-    with pytest.raises(type(error)):
-        align_folder(tmp_path / "in", tmp_path / "out", 96, Failing(error))
-
-
-def test_a_photo_too_large_to_read_does_not_end_the_run(tmp_path, monkeypatch):
-    fill(tmp_path / "in", ["a.png"])
-    monkeypatch.setattr(align_faces, "read_upright", failing(MemoryError()))
-    [row] = align_folder(tmp_path / "in", tmp_path / "out", 96, Detector())
-    assert (row.status, row.reason) == ("unreadable", "MemoryError:")
-
-
-def test_the_center_of_a_very_long_photo_is_cut_out_first(tmp_path, monkeypatch):
-    stripe = np.zeros((2, 30_000, 3), np.uint8)
-    stripe[:, 14_999:15_001] = 30
-    fill(tmp_path / "in", ["long.png"], stripe)
-    sizes = []
-    resize = Image.Image.resize
-
-    def spy(image, size, *arguments, **options):
-        sizes.append(size)
-        return resize(image, size, *arguments, **options)
-
-    monkeypatch.setattr(Image.Image, "resize", spy)
-    align_folder(tmp_path / "in", tmp_path / "out", 160, Detector(), crop_without_face=True)
-    assert np.abs(pixels_of(tmp_path / "out" / "long.jpg") - 30).max() < 3
-    assert sizes == [(160, 160)]
-
-
-def test_the_command_ends_with_the_counts(source, tmp_path, monkeypatch, capsys):
-    fill(source, ["green.png"], np.full((300, 400, 3), (20, 210, 0), np.uint8))
-    fill(source, ["dark.png"], DARK)
-    (source / "broken.jpg").write_bytes(b"not an image")
-    monkeypatch.setattr(align_faces, "FaceDetector", Detector)
-    call("align-faces", [str(source), str(tmp_path / "out"), "--image_size=64"])
-    text = capsys.readouterr().out
-    assert (
-        "6 photos: 4 aligned (1 of them with several faces), 0 cropped, 1 without a face, "
-        "1 unreadable" in text
-    )
-    assert "unreadable: broken.jpg (cannot identify image file)" in text
-    assert str(tmp_path / "out" / FILE_NAME) in text
-    call(
-        "align-faces",
-        [str(source), str(tmp_path / "out"), "--image_size=64", "--no_face=centre_crop"],
-    )
-    assert (
-        "4 aligned (1 of them with several faces), 1 cropped, 0 without" in capsys.readouterr().out
-    )
-
-
-@pytest.mark.slow
-def test_real_faces_by_the_real_command(shared_data, tmp_path):
-    pytest.importorskip("mtcnn", reason="needs the extra faces")
-    faces = sorted((shared_data / "faces" / "orl").glob("s[12]/[1-3].pgm"))
-    for path in faces:
-        fill(
-            tmp_path / "in",
-            [f"{path.parent.name}/{path.stem}.png"],
-            pixels_of(path).astype(np.uint8),
-        )
-    fill(tmp_path / "in", ["flower.jpg"], photos()[1])
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "shift_jax.commands.align_faces", *arguments]
-        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-
-    done = run(tmp_path / "in", tmp_path / "out", "--image_size=112")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "7 photos: 6 aligned (0 of them with several faces), 0 cropped, 1 without" in done.stdout
-    assert files_in(tmp_path / "out") == [f"s{i}/{j}.jpg" for i in (1, 2) for j in (1, 2, 3)]
-    refused = run(tmp_path / "nowhere", tmp_path / "out")
-    assert refused.returncode == 2 and refused.stderr.startswith("error: ")

@@ -11,8 +11,12 @@ from shift_jax.errors import InputError
 
 
 def assert_refused(sentence, *args, **kwargs):
+    assert_input_error(sentence, load_source, *args, **kwargs)
+
+
+def assert_input_error(sentence, function, *args, **kwargs):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
-        load_source(*args, **kwargs)
+        function(*args, **kwargs)
 
 
 def assert_is_source(source):

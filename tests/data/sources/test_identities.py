@@ -1,19 +1,15 @@
-"""Folders of identities, TFDS's lfw, and the choice of identities. Sampling: test_sampling.py."""
+"""Folders of identities. Sampling: test_sampling.py."""
 
-import io
 import itertools
 import os
 import pickle
-import re
 import sys
 import unicodedata
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
-from tensorflow_datasets.datasets.lfw import lfw_dataset_builder
 
 from shift_jax.data import (
     EncodedSource,
@@ -22,7 +18,6 @@ from shift_jax.data import (
     identity_names,
     image_paths,
     load_identities,
-    load_source,
     pad_crop_flip,
     random_resized_crop,
     read_names,
@@ -31,13 +26,9 @@ from shift_jax.data import (
 )
 from shift_jax.errors import InputError
 from tests.data.photos import encoded, photos
+from tests.data.sources.assertions import assert_input_error
 
 KEEP = pad_crop_flip(0, False)
-
-
-def assert_refused(sentence, function, *args, **kwargs):
-    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
-        function(*args, **kwargs)
 
 
 def write(path, data=None):
@@ -197,13 +188,13 @@ def test_folders_that_lead_to_no_images_are_refused(root, tmp_path_factory):
         f"ending in {endings}.",
     }
     for data_dir, sentence in cases.items():
-        assert_refused(sentence, load_identities, "identities", data_dir, 16)
-        assert_refused(sentence, identity_names, "identities", data_dir)
+        assert_input_error(sentence, load_identities, "identities", data_dir, 16)
+        assert_input_error(sentence, identity_names, "identities", data_dir)
 
 
 def test_other_mistakes_are_told_in_one_sentence(root):
     folder = str(root)
-    assert_refused(
+    assert_input_error(
         f"{folder} has no identity 'B_Tow', expected one of its 4, such as 'A_One'. Did you mean "
         "'B_Two'?",
         load_identities,
@@ -212,7 +203,7 @@ def test_other_mistakes_are_told_in_one_sentence(root):
         16,
         names=["A_One", "B_Tow"],
     )
-    assert_refused(
+    assert_input_error(
         f"The list of identities to open in {folder} is empty; name at least one.",
         load_identities,
         "identities",
@@ -220,7 +211,7 @@ def test_other_mistakes_are_told_in_one_sentence(root):
         16,
         names=[],
     )
-    assert_refused(
+    assert_input_error(
         "Folders of identities have no split 'test': use 'train', and choose identities by name.",
         load_identities,
         "identities",
@@ -264,208 +255,6 @@ def test_identities_are_named_in_one_normal_form(tmp_path):
     for name in (composed, split_up):
         source = load_identities("identities", str(tmp_path), 16, names=[name])
         assert source.class_names == (composed,) and source[0]["image"].any()
-
-
-# LFW
-
-
-@pytest.fixture(scope="module")
-def lfw(tmp_path_factory):
-    """Nine records of three people, prepared by TFDS's own builder; one is no image."""
-
-    def examples(self, people):
-        for i, name in enumerate(people):
-            image = np.full((250, 250, 3), 20 * "ABC".index(name[0]) + i, np.uint8)
-            data = b"no image" if i == 8 else encoded(image, "PNG")
-            yield f"{name}/{i}", {"label": name, "image": io.BytesIO(data)}
-
-    def splits(self, manager):
-        people = ["Bea_B", "Ann_A", "Cyd_C"] * 2 + ["Cyd_C"] * 3
-        return [tfds.core.SplitGenerator(name="train", gen_kwargs={"people": people})]
-
-    folder = tmp_path_factory.mktemp("tfds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lfw_dataset_builder.Builder, "_split_generators", splits)
-        patch.setattr(lfw_dataset_builder.Builder, "_generate_examples", examples)
-        builder = lfw_dataset_builder.Builder(data_dir=folder, file_format="array_record")
-        builder.download_and_prepare()
-    return str(folder)
-
-
-def test_lfw_is_numbered_by_its_sorted_names(lfw):
-    assert identity_names("lfw", lfw) == ["Ann_A", "Bea_B", "Cyd_C"]
-    source = load_identities("lfw", lfw, 32)
-    assert isinstance(source, EncodedSource)
-    assert source.class_names == ("Ann_A", "Bea_B", "Cyd_C") and source.num_classes == 3
-    assert np.bincount(source.labels).tolist() == [2, 2, 5] and source.labels.dtype == np.int32
-    records = [source.records[i]["image"] for i in range(9)]
-    damaged = records.index(b"no image")
-    with pytest.raises(
-        UnreadableImageError, match=f"^Record {damaged} of lfw train cannot be read"
-    ):
-        source[damaged]
-    values = []
-    for i in set(range(9)) - {damaged}:
-        example = source[i]
-        assert example["image"].shape == source.image_shape == (32, 32, 3)
-        assert example["label"] == source.labels[i] == source.encoded(i)["label"]
-        values.append(int(example["image"].max()))
-        assert values[-1] // 20 == example["label"]
-    assert sorted(value % 20 for value in values) == list(range(8))
-
-
-def test_lfw_of_some_names_and_slices(lfw):
-    source = load_identities("lfw", lfw, 32, names=["Bea_B", "Ann_A"])
-    assert len(source) == 4 and source.class_names == ("Ann_A", "Bea_B")
-    whole = load_identities("lfw", lfw, 32)
-    assert [source[i]["image"].max() // 20 for i in range(4)] == source.labels.tolist()
-    for i in range(4):
-        record = int(re.search(r"\d+", source.describe(i))[0])
-        np.testing.assert_array_equal(source[i]["image"], whole[record]["image"])
-    assert len(load_identities("lfw", lfw, 32, split="train[:6]")) == 6
-
-
-def test_lfw_trains_balanced(lfw):
-    source = load_identities("lfw", lfw, 32)
-    batches = train_batches(
-        source,
-        random_resized_crop(32),
-        batch_size=9,
-        seed=0,
-        sampling="balanced",
-        max_unreadable_fraction=0.2,
-    )
-    for batch in itertools.islice(batches, 3):
-        np.testing.assert_array_equal(batch["image"].max((1, 2, 3)) // 20, batch["label"])
-    batches.close()
-
-
-def test_lfw_is_refused_with_the_sentences_of_tfds(lfw, tmp_path):
-    assert_refused(
-        "TFDS's lfw train has no identity 'Ann_B', expected one of its 3, such as 'Ann_A'. Did you "
-        "mean 'Ann_A'?",
-        load_identities,
-        "lfw",
-        lfw,
-        32,
-        names=["Ann_B"],
-    )
-    with pytest.raises(InputError, match="^lfw has no split 'test'; it has: train, and slices"):
-        load_identities("lfw", lfw, 32, split="test")
-    with pytest.raises(InputError, match="^lfw is not prepared in .*; prepare it"):
-        identity_names("lfw", str(tmp_path))
-    # Its labels are no classes: accuracy on unseen people would mean nothing.
-    with pytest.raises(InputError, match="^lfw is not an image classification dataset"):
-        load_source("lfw", "train", data_dir=lfw, image_size=32)
-
-
-# The choice of identities
-
-
-NAMES = [f"m.{i:04x}" for i in range(1000)]
-
-
-def test_a_choice_is_disjoint_and_of_the_numbers_asked_for():
-    train, held_out = split_identities(NAMES, num_train=300, held_out=100, seed=0)
-    assert len(set(train)) == 300 and len(set(held_out)) == 100
-    assert not set(train) & set(held_out) and set(train) | set(held_out) < set(NAMES)
-    assert train == sorted(train) and held_out == sorted(held_out)
-    not_utf8 = os.fsdecode(b"\xff")
-    assert split_identities(["a", not_utf8], num_train=1, held_out=["a"], seed=0)[0] == [not_utf8]
-    everything = split_identities(NAMES, num_train=0, held_out=100, seed=0)
-    assert everything == (sorted(set(NAMES) - set(held_out)), held_out)
-    assert split_identities(NAMES, num_train=0, held_out=0, seed=0) == (NAMES, [])
-    named = split_identities(NAMES, num_train=300, held_out=train[:50], seed=0)
-    assert named[1] == train[:50] and len(named[0]) == 300 and not set(named[0]) & set(train[:50])
-
-
-def test_a_choice_depends_on_the_names_and_the_seed_only():
-    kwargs = {"num_train": 300, "held_out": 100}
-    chosen = split_identities(NAMES, seed=0, **kwargs)
-    assert split_identities(NAMES[::-1] + NAMES[:10], seed=0, **kwargs) == chosen
-    other = split_identities(NAMES, seed=1, **kwargs)
-    # Drawn anew, about 90 of 300 and 10 of 100 are the same.
-    assert 60 < len(set(chosen[0]) & set(other[0])) < 120
-    assert len(set(chosen[1]) & set(other[1])) < 25
-    # For ever, lest a run resumed elsewhere trains on its test.
-    assert split_identities(list("abcdefgh"), num_train=3, held_out=2, seed=0) == (
-        ["a", "d", "h"],
-        ["f", "g"],
-    )
-
-
-def test_more_data_or_another_test_leaves_a_choice_nearly_as_it_was():
-    train, held_out = map(set, split_identities(NAMES, num_train=300, held_out=100, seed=0))
-    assert set(split_identities(NAMES, num_train=300, held_out=500, seed=0)[0]) == train
-    assert set(split_identities(NAMES, num_train=200, held_out=100, seed=0)[0]) < train
-    more = split_identities([*NAMES, "new"], num_train=300, held_out=100, seed=0)
-    assert len(train - set(more[0])) <= 1 and len(held_out - set(more[1])) <= 1
-    one = min(train)
-    without = set(split_identities(NAMES, num_train=300, held_out=[one], seed=0)[0])
-    assert train - without == {one}
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "sentence"),
-    [
-        (
-            {"held_out": 1000},
-            "Cannot hold out 1,000 of 1,000 identities: choose a number of at least 0 that leaves "
-            "one to train on.",
-        ),
-        (
-            {"held_out": -1},
-            "Cannot hold out -1 of 1,000 identities: choose a number of at least 0 that leaves one "
-            "to train on.",
-        ),
-        (
-            {"held_out": ["m.0000", "m.000x"]},
-            "There is no identity 'm.000x' to hold out among the 1,000 in the data. Did you mean",
-        ),
-        (
-            {"held_out": 400, "num_train": 601},
-            "Cannot train on 601 identities (0: all), since 600 of 1,000 are not held out: "
-            "train on fewer, or hold out fewer.",
-        ),
-        (
-            {"held_out": NAMES},
-            "Cannot train on 0 identities (0: all), since 0 of 1,000 are not held out: train "
-            "on fewer, or hold out fewer.",
-        ),
-        (
-            {"num_train": -1},
-            "Cannot train on -1 identities (0: all), since 1,000 of 1,000 are not held out: "
-            "train on fewer, or hold out fewer.",
-        ),
-    ],
-)
-def test_a_choice_that_can_not_be_made_is_refused(kwargs, sentence):
-    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
-        split_identities(NAMES, **({"num_train": 0, "held_out": 0, "seed": 0} | kwargs))
-
-
-def test_a_list_of_names_is_read(tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_bytes("\ufeff# Held out\r\nB_Two\r\n\r\n  Zoë Ångström \r\nB_Two\r\n".encode())
-    assert read_names(path) == ["B_Two", "Zoë Ångström"]
-
-
-def test_a_list_without_names_is_refused(tmp_path):
-    path = tmp_path / "names.txt"
-    expected = "expected one name per line."
-    assert_refused(
-        f"{path} cannot be read as a list of identities (No such file or directory); {expected}",
-        read_names,
-        path,
-    )
-    path.write_bytes(b"\xff\xfe")
-    assert_refused(
-        f"{path} cannot be read as a list of identities (it is not text in UTF-8); {expected}",
-        read_names,
-        path,
-    )
-    path.write_text("\n# nothing\n")
-    assert_refused(f"{path} has no names of identities; write one per line.", read_names, path)
 
 
 # Real faces
