@@ -10,7 +10,7 @@ from typing import TextIO
 
 import tqdm
 
-from shift_jax.training.loop import Piece
+from shift_jax.training.protocols import Piece
 from shift_jax.training.runs.history import History
 
 
@@ -89,7 +89,7 @@ class Console:
 class RunLog:
     """All that one run tells: console, TensorBoard and `history.jsonl`.
 
-    A `shift_jax.training.loop.Log`, whose lists have one entry.
+    A `shift_jax.training.protocols.Log`, whose lists have one entry.
 
     Args:
       workdir: the run's folder.

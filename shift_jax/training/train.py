@@ -16,12 +16,13 @@ from shift_jax.config import to_dict
 from shift_jax.tasks import Task, make_task, separate_runs
 from shift_jax.training.checks import check_batches
 from shift_jax.training.evaluation import collect
-from shift_jax.training.loop import Loop, Piece
+from shift_jax.training.loop import Loop
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.processes.collectives import check_same, is_first
 from shift_jax.training.processes.stopping import StopRequest
+from shift_jax.training.protocols import Piece
 from shift_jax.training.runs.run import Run
 from shift_jax.training.runs.workdir import claim_workdir, computed_fields, workdir_lock
 from shift_jax.training.step import (
@@ -100,7 +101,7 @@ def _train(steps: BatchSteps, should_stop: Callable[[int], bool]) -> dict[str, f
 
 
 class BatchSteps:
-    """The `shift_jax.training.loop.Steps` of one run, each on one batch of the data pipeline.
+    """The `shift_jax.training.protocols.Steps` of one run, each on one batch of the data pipeline.
 
     Args:
       config: the experiment.

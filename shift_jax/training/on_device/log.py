@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from shift_jax.training.loop import Piece
+from shift_jax.training.protocols import Piece
 from shift_jax.training.runs.history import History, read_history
 from shift_jax.training.runs.run import Run
 
@@ -64,7 +64,7 @@ class EpochReport(NamedTuple):
 
 
 class SeedsLog:
-    """The `shift_jax.training.loop.Log` of seeds that train side by side.
+    """The `shift_jax.training.protocols.Log` of seeds that train side by side.
 
     Args:
       runs: one for each seed.

@@ -18,11 +18,11 @@ from jax import lax
 from shift_jax.config import check, flatten, nested
 from shift_jax.errors import InputError
 from shift_jax.tasks.array_classification import ArrayClassification
-from shift_jax.training.loop import Piece
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.on_device.arrays import Arrays
 from shift_jax.training.on_device.augmentation import draw_crops, take_crops
 from shift_jax.training.optimizer import make_optimizer, make_schedule
+from shift_jax.training.protocols import Piece
 from shift_jax.training.step import TrainState, abstract_state, init_state, make_update
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _ONLY = {
 
 
 class DeviceSteps:
-    """The `shift_jax.training.loop.Steps` of seeds that train side by side on one device.
+    """The `shift_jax.training.protocols.Steps` of seeds that train side by side on one device.
 
     Of several seeds, all arrays of the state have an axis for them first.
 
