@@ -4,7 +4,7 @@
     python train.py --config=configs/cifar.py:cifar100,shiftresnet20,expansion=3 --workdir=runs/x
     python train.py --config=… --workdir=… --config.schedule.learning_rate=0.05
 
-`--config.KEY=VALUE` overrides a field of the config; configs/common.py explains them.
+`--config.KEY=VALUE` overrides a field of the config; shift_jax.config explains them.
 """
 
 import sys

@@ -20,8 +20,8 @@ from shift_jax.training.loop import Loop
 from shift_jax.training.mesh import make_mesh, to_devices
 from shift_jax.training.metrics import RunLog
 from shift_jax.training.optimizer import make_optimizer, make_schedule
-from shift_jax.training.processes.collectives import check_same, is_first
-from shift_jax.training.processes.stopping import StopRequest
+from shift_jax.training.processes.collectives import any_process, check_same, is_first
+from shift_jax.training.processes.stopping import StoppedError, StopRequest
 from shift_jax.training.protocols import Piece
 from shift_jax.training.runs.run import Run
 from shift_jax.training.runs.workdir import claim_workdir, computed_fields, workdir_lock
@@ -68,7 +68,11 @@ def train(
         for folder, of_run in separate_runs(config).items()
     ]
     while runs:
-        metrics = _train(runs.pop(0), should_stop)
+        run = runs.pop(0)
+        metrics = _train(run, should_stop)
+        if runs and any_process(run.stop.signal is not None):
+            # It came after the last step and evaluation, when nothing was left to stop.
+            raise StoppedError(run.total_steps, run.stop.signal)
     return metrics
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import signal
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.checkpoint_files import restore_variables
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.history import read_history
+from shift_jax.training.runs.run import Run
 from shift_jax.training.step import abstract_state
 from shift_jax.training.train import train
 
@@ -58,6 +60,25 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert read_history(parts) == read_history(whole)
     steps = [r["step"] for r in read_history(whole) if r["kind"] == "train"]
     assert steps == list(range(1, 15))
+
+
+def test_a_signal_at_the_end_of_one_of_several_runs_stops_before_the_next(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "shift_jax.training.train.separate_runs", lambda config: dict.fromkeys("ab", config)
+    )
+    complete = Run.complete
+
+    def complete_and_signal(*args):
+        complete(*args)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "complete", complete_and_signal)
+    config = override(tiny_config, {"epochs": 1.0})
+    with pytest.raises(StoppedError, match="Stopped by SIGTERM at step 7 with its checkpoint"):
+        train(config, tmp_path, devices=jax.devices()[:1])
+    assert (tmp_path / "a/checkpoints/7").exists() and not (tmp_path / "b").exists()
 
 
 @pytest.mark.slow

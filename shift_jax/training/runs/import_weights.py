@@ -1,6 +1,6 @@
 """Weights of other libraries become a run's folder that `eval.py` takes; and the way back.
 
-The commands are `shift_jax.weights.import_torch` and `shift_jax.weights.export_safetensors`.
+The commands are `shift-jax import-weights` and `shift-jax export`.
 """
 
 from __future__ import annotations
