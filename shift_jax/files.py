@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +53,8 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _open_beside(path: Path) -> tuple[Path, int]:
     """Opens an empty temporary file that no other process is writing, which the lock tells."""
-    for number in itertools.count():
+    number = 0
+    while True:
         # Only the end of the name, which may already be as long as the file system allows.
         temporary = path.with_name(f"{_PREFIX}{number}.{path.name[-40:]}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -67,7 +67,7 @@ def _open_beside(path: Path) -> tuple[Path, int]:
         except (BlockingIOError, FileNotFoundError):
             pass
         os.close(descriptor)
-    raise AssertionError("itertools.count ended")
+        number += 1
 
 
 @contextlib.contextmanager

@@ -121,11 +121,6 @@ def read_results(path: str | os.PathLike[str]) -> list[Result]:
     return [_parse(path, rows.line_num + 1, fields, cells) for cells in rows if cells]
 
 
-def append_result(path: str | os.PathLike[str], result: Result) -> None:
-    """Adds one row as `append_results` does."""
-    append_results(path, [result])
-
-
 def append_results(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
     """Adds rows, all or none, and returns once they are on the disk; creates a missing file.
 

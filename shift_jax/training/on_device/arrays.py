@@ -96,14 +96,6 @@ def load_arrays(
     return Arrays(*splits[0], *splits[1], DATASETS[name].num_classes)
 
 
-def is_damage(error: Exception) -> bool:
-    """Whether it was raised because an .npz file is damaged, or none."""
-    if isinstance(error, OSError):
-        # Those of the disk have other numbers.
-        return error.errno in (None, errno.EINVAL)
-    return isinstance(error, _DAMAGE)
-
-
 def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
     """Writes an .npz file with the four arrays; `path` is the old file or the whole new one.
 
@@ -142,9 +134,9 @@ def _read(name: str, path: Path) -> Arrays:
         raise InputError(f"{path} cannot be read ({error.strerror}): name another file.") from error
     except KeyError as error:
         raise InputError(f"{path} lacks an array ({error.args[0]}): {advice}.") from error
-    except Exception as error:
-        if not is_damage(error):
-            raise
+    except (OSError, *_DAMAGE) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # The disk's trouble, not the file's.
         raise InputError(
             f"{path} is no .npz file, or damaged ({' '.join(str(error).split())}): {advice}."
         ) from error

@@ -8,7 +8,7 @@ from PIL import Image
 from shift_jax.errors import InputError
 from shift_jax.paper.figures.accuracy import draw_both, save_figure
 from shift_jax.paper.figures.curves import Point, our_curves, paper_curves
-from shift_jax.paper.sweep.results_file import Result, append_result
+from shift_jax.paper.sweep.results_file import Result, append_results
 
 BLUE, VERMILLION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
 
@@ -198,7 +198,7 @@ def test_refuses(tmp_path):
 
 
 def test_one_command_draws_both(tmp_path):
-    append_result(tmp_path / "r.csv", run("resnet20", None, 66.0, params=278_324))
+    append_results(tmp_path / "r.csv", [run("resnet20", None, 66.0, params=278_324)])
     folder = tmp_path / "docs" / "pictures"
     command = [sys.executable, "-m", "shift_jax.commands.accuracy_figures"]
     command += [f"--results={tmp_path / 'r.csv'}", f"--output={folder}"]

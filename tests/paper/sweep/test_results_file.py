@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.paper.sweep.results_file import Result, append_result, append_results, read_results
+from shift_jax.paper.sweep.results_file import Result, append_results, read_results
 from tests.conftest import REPOSITORY
 
 HEADER = (
@@ -35,7 +35,7 @@ RESNET = SHIFT._replace(model="resnet20", expansion=None, device="CPU", seed=1)
 def test_rows_come_back_as_they_went(tmp_path):
     path = tmp_path / "results" / "cifar100.csv"
     assert read_results(path) == []
-    append_result(path, SHIFT)
+    append_results(path, [SHIFT])
     append_results(path, [RESNET, SHIFT._replace(reduction="net", allocation="cross")])
     assert read_results(path) == [
         SHIFT,
@@ -71,10 +71,10 @@ def test_no_rows_only_make_the_file(tmp_path):
 @pytest.mark.parametrize("kept", [10, len(HEADER) + 30])
 def test_a_torn_line_is_no_row_and_goes_with_the_next_append(tmp_path, caplog, kept):
     path = tmp_path / "r.csv"
-    append_result(path, RESNET)
+    append_results(path, [RESNET])
     path.write_bytes(path.read_bytes()[:kept])
     assert read_results(path) == []
-    append_result(path, SHIFT)
+    append_results(path, [SHIFT])
     assert read_results(path) == [SHIFT]
     assert path.read_text().startswith(HEADER + "shiftresnet20")
     assert "its writer was killed" in caplog.text
@@ -82,7 +82,7 @@ def test_a_torn_line_is_no_row_and_goes_with_the_next_append(tmp_path, caplog, k
 
 def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
     path = tmp_path / "r.csv"
-    append_result(path, RESNET)
+    append_results(path, [RESNET])
 
     def fail(number):
         raise OSError(28, "No space left on device")
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
         full.setattr(os, "fsync", fail)
         append_results(path, [SHIFT, SHIFT])
     assert path.read_text().count("\n") == 2
-    append_result(path, SHIFT)
+    append_results(path, [SHIFT])
     assert read_results(path) == [RESNET, SHIFT]
 
 
@@ -139,7 +139,7 @@ def test_an_old_file_with_a_damaged_row_stays_as_it_is(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text(OLD_HEADER + OLD_ROW + "resnet20,,,\n")
     with pytest.raises(InputError, match="Line 3 of .* is no result"):
-        append_result(path, SHIFT)
+        append_results(path, [SHIFT])
     assert path.read_text() == OLD_HEADER + OLD_ROW + "resnet20,,,\n"
 
 
@@ -148,12 +148,12 @@ def test_appending_to_what_is_no_table_changes_nothing(tmp_path):
     for text in ("not a table\n", "not a table", "a\nb"):
         path.write_text(text)
         with pytest.raises(InputError, match="is no table of results"):
-            append_result(path, SHIFT)
+            append_results(path, [SHIFT])
         assert path.read_text() == text
     with pytest.raises(InputError, match="cannot be used .*: name another file"):
-        append_result(tmp_path, SHIFT)
+        append_results(tmp_path, [SHIFT])
     with pytest.raises(InputError, match="cannot be used"):
-        append_result(path / "r.csv", SHIFT)
+        append_results(path / "r.csv", [SHIFT])
 
 
 WRITER = """
@@ -162,10 +162,10 @@ import sys, types
 for name in ("shift_jax", "shift_jax.paper"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [name.replace(".", "/")]
-from shift_jax.paper.sweep.results_file import Result, append_result
+from shift_jax.paper.sweep.results_file import Result, append_results
 path, first = sys.argv[1], int(sys.argv[2])
 for seed in range(first, first + 50):
-    append_result(path, Result("m", 3.0, "", "", seed, 1, 1, 1.0, 1.0, 1.0, 1.0, "d", "c"))
+    append_results(path, [Result("m", 3.0, "", "", seed, 1, 1, 1.0, 1.0, 1.0, 1.0, "d", "c")])
 """
 
 

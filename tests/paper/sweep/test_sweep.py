@@ -17,7 +17,7 @@ from shift_jax.paper.sweep import runner, sweep
 from shift_jax.paper.sweep.jobs import count_network, jobs_left
 from shift_jax.paper.sweep.networks import parse_networks
 from shift_jax.paper.sweep.provenance import device_name
-from shift_jax.paper.sweep.results_file import Result, append_result, read_results
+from shift_jax.paper.sweep.results_file import Result, append_results, read_results
 from shift_jax.paper.sweep.runner import Sweep
 from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.loop import DivergedError
@@ -115,7 +115,7 @@ def test_a_budget_ends_a_run_where_the_next_command_goes_on(
         *(network.model, 1.0, "", "", 9, 1, count_network(network, "digits"), 1.0, 1.0, 2.0),
         *(7000.0, device_name(), "c"),
     )
-    append_result(tmp_path / "digits.csv", known)
+    append_results(tmp_path / "digits.csv", [known])
     call("sweep", [*arguments, "--seeds=0", "--budget_minutes=600"])
     printed = capsys.readouterr().out
     assert "resuming from epoch 2/2, step 1 of 2, compiling first …" in printed
@@ -258,13 +258,13 @@ def test_what_another_sweep_has_ended_is_not_trained_again(arguments, tmp_path, 
     @contextlib.contextmanager
     def owner(workdir):
         if not read_results(tmp_path / "digits.csv"):
-            append_result(tmp_path / "digits.csv", row)
+            append_results(tmp_path / "digits.csv", [row])
         yield
 
     def train(config, arrays, folders, **_):
         tried.append((*folders,))
         # And by one with another workdir.
-        append_result(tmp_path / "digits.csv", row._replace(seed=3))
+        append_results(tmp_path / "digits.csv", [row._replace(seed=3)])
         return trained(folders)
 
     stub_training(monkeypatch, train)
@@ -346,18 +346,20 @@ def test_rows_of_something_else_are_refused(arguments, tmp_path, monkeypatch):
     row = Result(
         *(network.model, 1.0, "", "", 0, 1, 12, 1.0, 1.0, 2.0, 1.0, "d", "c"),
     )
-    append_result(tmp_path / "digits.csv", row)
+    append_results(tmp_path / "digits.csv", [row])
     with pytest.raises(InputError, match="row of tiny_block-1 has 12 MACs, but with digits"):
         call("sweep", [*arguments, "--seeds=0"])
     # A row of the same allocation's name, but trained with other weights.
     (tmp_path / "digits.csv").unlink()
     network = network._replace(allocation="mine", direction_weights=(1.0, 2.0))
     mine = Sweep("digits", {network: (0,)}, 2, tmp_path / "digits.csv", tmp_path / "runs")
-    append_result(
+    append_results(
         tmp_path / "digits.csv",
-        row._replace(
-            allocation="mine", macs=count_network(parse_networks(["tiny_block-1"])[0], "digits")
-        ),
+        [
+            row._replace(
+                allocation="mine", macs=count_network(parse_networks(["tiny_block-1"])[0], "digits")
+            )
+        ],
     )
     run = folder(tmp_path, "tiny_block-1@mine-2epochs") / "seed0"
     run.mkdir(parents=True)
