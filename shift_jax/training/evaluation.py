@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from shift_jax.config import FacesConfig, from_dict, override
 from shift_jax.errors import InputError
+from shift_jax.files import as_input_error
 from shift_jax.tasks import Task, make_task
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes.collectives import broadcast_from_process_0, is_first
@@ -201,16 +202,14 @@ def evaluate_and_report(
     outputs = trained.outputs(split)
     if not is_first():
         return {}
-    try:
+    advice = "give another --output"
+    with as_input_error(target, advice):
         if weights is not None and output is None:
             folder.mkdir(parents=True, exist_ok=True)
         text, record = trained.task.report(split, outputs, target)
-        print(text)
-        record = {**record, "split": split, **origin}
+    print(text)
+    record = {**record, "split": split, **origin}
+    with as_input_error(target, advice):
         write_json(target, record)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written ({error.strerror}): give another --output."
-        ) from error
     print(f"written to {target}")
     return record

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 
@@ -63,6 +64,15 @@ def test_newest_and_best_checkpoint_and_the_files_written(run, capsys):
     assert same["examples"] == 1437 and same["split"] == "train"
     assert json.loads((run / "metrics_train.json").read_text()) == same
     assert json.loads((run / "metrics.json").read_text()) == latest
+
+
+def test_a_reader_that_is_gone_is_no_fault_of_the_output_file(run, monkeypatch):
+    def gone(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", gone)
+    with pytest.raises(BrokenPipeError):
+        evaluate_and_report(workdir=run)
 
 
 def test_a_copied_checkpoint_needs_an_output(run, tmp_path):
