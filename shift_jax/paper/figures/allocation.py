@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from shift_jax.errors import InputError
+from shift_jax.files import as_input_error
 from shift_jax.ops import allocate_offsets
 from shift_jax.paper.figures.contributions import (
     ModuleContributions,
     channel_contributions,
     direction_map,
 )
+from shift_jax.paper.figures.trained_network import trained_network
 from shift_jax.paper.sweep.allocations import check_allocation_name
 from shift_jax.training.runs.workdir import write_json
 
@@ -88,8 +90,6 @@ def write_allocation(
     Raises:
       InputError: a bad name, network, file or `keep`.
     """
-    from shift_jax.paper.figures.trained_network import trained_network
-
     check_allocation_name(name)
     if output.suffix != ".json":
         raise InputError(
@@ -99,13 +99,9 @@ def write_allocation(
     network = trained_network(workdir, weights)
     contributions = channel_contributions(network.model, network.variables, network.image_shape)
     direction_weights = weights_from_contributions(contributions, keep)
-    try:
+    with as_input_error(output, "name another --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {"name": name, "direction_weights": direction_weights})
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written ({error.strerror}): name another --output."
-        ) from error
     print(_maps(direction_weights, contributions[0].kernel_size))
     print(f"written to {output}")
 

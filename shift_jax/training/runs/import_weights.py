@@ -17,7 +17,7 @@ import numpy as np
 
 from shift_jax.config import DataConfig, ExperimentConfig, check, from_dict, to_dict
 from shift_jax.errors import InputError, check_choice
-from shift_jax.files import replaced_folder
+from shift_jax.files import as_input_error, replaced_folder
 from shift_jax.models import model_record
 from shift_jax.models.read_network import NetworkFile, read_network
 from shift_jax.training.runs.checkpoint_files import restore_variables
@@ -55,16 +55,12 @@ def import_weights(
       InputError: a file, model or folder that does not fit, or a file that is not what it seems.
     """
     output = Path(output).absolute()
-    try:
+    with as_input_error(output, "choose another --output"):
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output} is there already: give a new --output folder.")
         imported = read_network(file, model, arguments, shift_order)
         config = _config(imported, dataset, data_dir)
         _write(output, imported.variables, to_dict(config))
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written ({error.strerror}): choose another --output."
-        ) from error
     return imported
 
 
