@@ -11,10 +11,9 @@ import numpy as np
 from shift_jax.data.decode.images import EncodedImage, check_image_size
 from shift_jax.data.decode.unreadable import (
     IMAGE_ERRORS,
-    UndecodableError,
-    UnreadableImageError,
     as_unreadable,
 )
+from shift_jax.data.sources.encoded import CroppedOnReading
 from shift_jax.data.sources.listing import (
     IMAGE_EXTENSIONS,
     NO_IMAGE,
@@ -29,7 +28,7 @@ from shift_jax.errors import InputError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
-class FolderSource:
+class FolderSource(CroppedOnReading):
     """Image files in class folders, decoded to RGB on reading. A `Source`."""
 
     folder: str
@@ -59,14 +58,6 @@ class FolderSource:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self.encoded(index)
-        try:
-            image = example["image"].center_crop(self.image_size, self.eval_crop)
-        except UndecodableError as error:
-            raise UnreadableImageError(self.describe(index), str(error)) from error
-        return {"image": image, "label": example["label"]}
 
     def encoded(self, index: int) -> dict:
         """Returns the example at `index` with an `EncodedImage`."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from shift_jax.data.decode.images import check_image_size
-from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
+from shift_jax.data.sources.encoded import CroppedOnReading
 from shift_jax.data.sources.folder import files_digest, read_image
 from shift_jax.data.sources.source import EncodedExample, Example, Source
 from shift_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFiles:
+class ImageFiles(CroppedOnReading):
     """Image files, all with label 0, scaled and cropped to their central square. A `Source`.
 
     Raises:
@@ -35,14 +35,6 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def __getitem__(self, index: int) -> Example:
-        example = self.encoded(index)
-        try:
-            pixels = example["image"].center_crop(self.image_size, 1.0)
-        except UndecodableError as error:
-            raise UnreadableImageError(self.paths[index], str(error)) from error
-        return {**example, "image": pixels}
 
     def encoded(self, index: int) -> EncodedExample:
         """Returns the example at `index` with an `EncodedImage`."""

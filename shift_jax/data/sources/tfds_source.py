@@ -8,6 +8,7 @@ import numpy as np
 
 from shift_jax.data.decode.images import EncodedImage, resize_and_center_crop
 from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
+from shift_jax.data.sources.encoded import CroppedOnReading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TfdsSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedTfdsSource:
+class EncodedTfdsSource(CroppedOnReading):
     """One split of a TFDS dataset whose images differ in size. A `Source`."""
 
     name: str
@@ -47,14 +48,6 @@ class EncodedTfdsSource:
 
     def __len__(self) -> int:
         return len(self.records)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self.encoded(index)
-        try:
-            image = example["image"].center_crop(self.image_shape[0], self.eval_crop)
-        except UndecodableError as error:
-            raise UnreadableImageError(self.describe(index), str(error)) from error
-        return {"image": image, "label": example["label"]}
 
     def encoded(self, index: int) -> dict:
         """Returns the example at `index` with an `EncodedImage`."""
