@@ -8,6 +8,7 @@ heartbeats stay away.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -184,8 +185,9 @@ def end_process(status: int) -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # Such as a pipe that nobody reads any more.
+            stream.flush()
     os._exit(status)
 
 

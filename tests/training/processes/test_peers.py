@@ -1,8 +1,11 @@
 """The watch over a run's processes: real connections, with all processes in this one."""
 
 import contextlib
+import os
 import queue
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -124,3 +127,15 @@ def test_strangers_that_connect_do_not_disturb():
     assert losses.empty()
     other.close()
     assert losses.get(timeout=PATIENCE) == 1
+
+
+def test_a_process_ends_though_nobody_reads_what_it_prints():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = "from shift_jax.training.processes.peers import end_process as e; print(1); e(7)"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", command], stdout=writer, env=buffered, check=False
+    )
+    os.close(writer)
+    assert ended.returncode == 7
