@@ -110,8 +110,8 @@ def train_in_parts(config, workdir, parts, monkeypatch):
     restored = {}
     read_latest = Checkpoints.restore_latest
 
-    def restore_latest(self, template):
-        found = read_latest(self, template)
+    def restore_latest(self, template, *arguments, **options):
+        found = read_latest(self, template, *arguments, **options)
         if found:
             state, step = found
             assert {d for leaf in jax.tree.leaves(state) for d in leaf.sharding.device_set} == set(
