@@ -28,6 +28,7 @@ def test_the_site_builds_and_has_every_name(tmp_path):
     api = (tmp_path / "api" / "index.html").read_text()
     public = [name for name in shift_jax.__all__ if not name.startswith("__")]
     assert [name for name in public if f'.{name}"' not in api] == []
+    assert "<blockquote>" not in api  # An example that is not indented more than its docstring.
 
 
 def test_the_readme_stays_within_two_screens():

@@ -27,9 +27,9 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     The paper calls them FLOPs. Additions, activations, normalizations and pooling do not count.
 
-    >>> from shift_jax import count_macs, create_model
-    >>> count_macs(create_model("shiftresnet20"), (32, 32, 3))
-    5948032
+        >>> from shift_jax import count_macs, create_model
+        >>> count_macs(create_model("shiftresnet20"), (32, 32, 3))
+        5948032
 
     Args:
       model: as for `count_parameters`; any network, not only this package's.

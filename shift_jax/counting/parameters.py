@@ -19,9 +19,9 @@ def count_parameters(
 
     BatchNorm's running statistics do not count. Counting a module computes shapes only.
 
-    >>> from shift_jax import count_parameters, create_model
-    >>> count_parameters(create_model("shiftresnet20"), (32, 32, 3))
-    34906
+        >>> from shift_jax import count_parameters, create_model
+        >>> count_parameters(create_model("shiftresnet20"), (32, 32, 3))
+        34906
 
     Args:
       network: a linen network, called as `network(images, train=False)`, or `network(images)` if it

@@ -45,15 +45,15 @@ class CSC(nn.Module):
 
     No ReLU follows the shortcut. It takes [..., H, W, C] and returns [..., ⌈H/s⌉, ⌈W/s⌉, features].
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import CSC
-    >>> layer = CSC(features=32, expansion=3, stride=2)
-    >>> x = jnp.ones((1, 8, 8, 16))
-    >>> variables = layer.init(jax.random.key(0), x)
-    >>> y, updates = layer.apply(variables, x, train=True, mutable=["batch_stats"])
-    >>> y.shape
-    (1, 4, 4, 32)
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import CSC
+        >>> layer = CSC(features=32, expansion=3, stride=2)
+        >>> x = jnp.ones((1, 8, 8, 16))
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> y, updates = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+        >>> y.shape
+        (1, 4, 4, 32)
 
     Attributes:
       features: output channels, those of the shortcut included.
@@ -267,14 +267,14 @@ class SC2(CSC):
     The two shifts have the same kernel size and dilation; together they widen the receptive
     field. All attributes are those of `CSC`.
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import SC2
-    >>> layer = SC2(features=16, expansion=2, dilation=2)
-    >>> x = jnp.ones((1, 8, 8, 16))
-    >>> y, variables = layer.init_with_output(jax.random.key(0), x)
-    >>> y.shape
-    (1, 8, 8, 16)
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import SC2
+        >>> layer = SC2(features=16, expansion=2, dilation=2)
+        >>> x = jnp.ones((1, 8, 8, 16))
+        >>> y, variables = layer.init_with_output(jax.random.key(0), x)
+        >>> y.shape
+        (1, 8, 8, 16)
     """
 
     shift_first = True

@@ -47,11 +47,11 @@ class Shift(nn.Module):
 
     It takes and returns [..., H, W, C] of any dtype.
 
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import Shift
-    >>> layer = Shift(kernel_size=3, dilation=2)
-    >>> layer.apply({}, jnp.ones((1, 8, 8, 18))).shape
-    (1, 8, 8, 18)
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import Shift
+        >>> layer = Shift(kernel_size=3, dilation=2)
+        >>> layer.apply({}, jnp.ones((1, 8, 8, 18))).shape
+        (1, 8, 8, 18)
 
     Attributes:
       kernel_size, dilation, order, offsets: see `shift_jax.shift`.
@@ -84,16 +84,16 @@ class ShiftConv(nn.Module):
     It takes [..., H, W, C] and returns [..., ⌈H/s⌉, ⌈W/s⌉, N]. `kernel_size=1` is the pointwise
     convolution alone.
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import ShiftConv
-    >>> layer = ShiftConv(features=32, kernel_size=5, stride=2)
-    >>> x = jnp.ones((1, 8, 8, 64))
-    >>> variables = layer.init(jax.random.key(0), x)
-    >>> variables["params"]["kernel"].shape
-    (64, 32)
-    >>> layer.apply(variables, x).shape
-    (1, 4, 4, 32)
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import ShiftConv
+        >>> layer = ShiftConv(features=32, kernel_size=5, stride=2)
+        >>> x = jnp.ones((1, 8, 8, 64))
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> variables["params"]["kernel"].shape
+        (64, 32)
+        >>> layer.apply(variables, x).shape
+        (1, 4, 4, 32)
 
     Attributes:
       features: output channels N.

@@ -141,9 +141,12 @@ def model_record(name: str) -> ModelRecord:
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the sorted names of the networks that match a shell pattern.
 
-    >>> from shift_jax import list_models
-    >>> list_models("shiftnet*")
-    ['shiftnet_a', 'shiftnet_b', 'shiftnet_c']
+        >>> from shift_jax import list_models
+        >>> list_models("shiftnet*")
+        ['shiftnet_a', 'shiftnet_b', 'shiftnet_c']
+
+    Args:
+      pattern: a shell pattern for the names of networks.
     """
     return sorted(fnmatch.filter(_RECORDS, pattern))
 

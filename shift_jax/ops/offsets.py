@@ -28,9 +28,9 @@ def shift_offsets(
     Each of the k² directions gets `channels // k²` channels. The last `channels % k²` channels do
     not move; with fewer than k² channels nothing moves.
 
-    >>> from shift_jax import shift_offsets
-    >>> shift_offsets(10).tolist()
-    [[-1, -1], [-1, 0], [-1, 1], [0, -1], [0, 0], [0, 1], [1, -1], [1, 0], [1, 1], [0, 0]]
+        >>> from shift_jax import shift_offsets
+        >>> shift_offsets(10).tolist()
+        [[-1, -1], [-1, 0], [-1, 1], [0, -1], [0, 0], [0, 1], [1, -1], [1, 0], [1, 1], [0, 0]]
 
     Args:
       channels: number of channels C.

@@ -32,11 +32,11 @@ def shift(
     Pixels from outside the image are zero. The gradient is the exact adjoint: the same operation
     with negated offsets.
 
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import shift
-    >>> row = jnp.array([1, 2, 3]).reshape(1, 3, 1)
-    >>> shift(row, offsets=[(0, 1)]).ravel().tolist()
-    [2, 3, 0]
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import shift
+        >>> row = jnp.array([1, 2, 3]).reshape(1, 3, 1)
+        >>> shift(row, offsets=[(0, 1)]).ravel().tolist()
+        [2, 3, 0]
 
     Args:
       x: [..., H, W, C] of any dtype.

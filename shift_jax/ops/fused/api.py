@@ -109,11 +109,11 @@ def shift_conv(
     are sharded over a mesh. None takes a kernel only if the mesh has one axis, or if `batch_axes`
     names the axes that split the batch.
 
-    >>> import jax.numpy as jnp
-    >>> from shift_jax import shift_conv
-    >>> x, w = jnp.ones((2, 8, 8, 18)), jnp.ones((18, 5))
-    >>> shift_conv(x, w, stride=2, relu=True).shape
-    (2, 4, 4, 5)
+        >>> import jax.numpy as jnp
+        >>> from shift_jax import shift_conv
+        >>> x, w = jnp.ones((2, 8, 8, 18)), jnp.ones((18, 5))
+        >>> shift_conv(x, w, stride=2, relu=True).shape
+        (2, 4, 4, 5)
 
     Args:
       x: [..., H, W, C].
