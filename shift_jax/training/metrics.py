@@ -10,8 +10,9 @@ from typing import TextIO
 
 import tqdm
 
-from shift_jax.training.protocols import Piece
+from shift_jax.training.log import Log
 from shift_jax.training.runs.history import History
+from shift_jax.training.steps import Piece
 
 
 class Console:
@@ -86,21 +87,18 @@ class Console:
                 yield f"{key} {value:.4g}"
 
 
-class RunLog:
-    """All that one run tells: console, TensorBoard and `history.jsonl`.
-
-    A `shift_jax.training.protocols.Log`, whose lists have one entry.
+class RunLog(Log):
+    """Writes what happens in one run to the console, to TensorBoard and to `history.jsonl`.
 
     Args:
       workdir: the run's folder.
-      start_step: where this process starts; the history's later lines are dropped.
-      total_steps: of the run.
-      steps_per_epoch: to show the epoch.
-      eval_split: name of the split that is evaluated.
+      start_step: step from which this process continues; drops later lines of the history.
+      total_steps: number of steps of the run.
+      steps_per_epoch: number of steps of an epoch.
+      eval_split: name of the evaluation split.
       fractions: names of the metrics shown as percentages.
       tensorboard: whether to write TensorBoard event files.
-      evaluate_again: whether the evaluation of `start_step` comes again, so that it is dropped.
-      silent: tell nothing, because another process of the run does.
+      evaluate_again: whether the evaluation at `start_step` is repeated; drops its line.
     """
 
     def __init__(
@@ -114,42 +112,33 @@ class RunLog:
         fractions: Collection[str],
         tensorboard: bool,
         evaluate_again: bool = False,
-        silent: bool = False,
     ):
-        self._silent = silent
-        self._tensorboard = None
-        if silent:
-            return
         self._total_steps, self._eval_split = total_steps, eval_split
         self._pace = Pace()
         self._history = History(workdir, start_step, evaluate_again=evaluate_again)
         self._console = Console(total_steps, start_step, steps_per_epoch, fractions)
+        self._tensorboard = None
         if tensorboard:
-            # Here, because it imports TensorFlow, which takes seconds.
+            # Imports TensorFlow, which takes seconds.
             from clu import metric_writers
 
             writer = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
             self._tensorboard = metric_writers.AsyncWriter(writer)
 
+    def say(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._console.say(sentence)
+
     def train_step(self, step: int, metrics: Sequence[Mapping[str, float]]) -> None:
-        """Records one step's metrics; `report` writes them out."""
-        if self._silent:
-            return
         self._history.add(step, "train", **metrics[0])
         self._console.advance(step)
 
     def took(self, step: int, piece: Piece, seconds: float) -> None:
-        """Counts a step for the pace."""
-        if self._silent:
-            return
         self._pace.step(piece.images)
 
     def report(
         self, step: int, metrics: Sequence[Mapping[str, float]], learning_rate: float
     ) -> None:
-        """Shows the state of training."""
-        if self._silent:
-            return
         pace = self._pace.report(steps_left=self._total_steps - step)
         scalars = {**metrics[0], "learning_rate": learning_rate, **pace}
         self._console.report(step, scalars)
@@ -157,9 +146,6 @@ class RunLog:
         self._history.flush()
 
     def saved(self, step: int) -> None:
-        """Leaves the time of a checkpoint, and of an evaluation after it, out of the pace."""
-        if self._silent:
-            return
         self._pace.pause()
 
     def evaluation(
@@ -170,9 +156,6 @@ class RunLog:
         *,
         again: bool = False,
     ) -> None:
-        """Shows the metrics of a whole split, and records them unless they came `again`."""
-        if self._silent:
-            return
         self._console.write_line(step, metrics[0], prefix=f"{self._eval_split} ")
         if again:
             return
@@ -180,16 +163,7 @@ class RunLog:
         self._history.add(step, "eval", split=self._eval_split, **metrics[0])
         self._history.flush()
 
-    def say(self, sentence: str) -> None:
-        """Prints a sentence."""
-        if self._silent:
-            return
-        self._console.say(sentence)
-
     def close(self) -> None:
-        """Writes everything out."""
-        if self._silent:
-            return
         self._history.flush()
         self._console.close()
         if self._tensorboard:

@@ -1,9 +1,9 @@
-"""Training of small networks on small images, which lie on the device.
+"""Training of small networks on small images that lie on the device.
 
-Grain and TensorFlow are not needed; their work for each step takes longer than a small network does
+It does without Grain and TensorFlow, whose work for a step takes longer than a small network needs
 on a GPU. The network, the loss, the update and the loop are those of `shift_jax.training.train`.
-The order of the images, the crops and the flips are drawn on the device, so that they are others
-than there. As there they are pure functions of (seed, step).
+The order of the images, the crops and the flips are drawn on the device and so differ from those
+there, but they too are pure functions of (seed, step).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from shift_jax.training.step import TrainState
 if TYPE_CHECKING:
     from shift_jax.config import ClassificationConfig
 
-# Seconds between two checkpoints, on a CPU within an epoch too.
+# Seconds between two checkpoints, within an epoch too.
 _SAVE_EVERY = 120
 
 
 class TrainResult(NamedTuple):
-    """One seed, trained to the end.
+    """The results of one seed.
 
     Attributes:
       config: plain JSON values, with this seed.
-      state: after the last step.
-      epochs: all of them, in order.
-      minutes: compilation and evaluation included, of wall time on an accelerator and of this
-        process's CPU time on a CPU, which other work beside it does not change; of seeds trained
-        side by side, each has an equal share.
-      commits: of the code that trained it, the first one first.
+      state: the state after the last step.
+      epochs: the results of all epochs, in order.
+      minutes: duration, including compilation and evaluation; CPU time of the process on a CPU,
+        where other processes take wall time away, and wall time on an accelerator. Seeds side by
+        side share it equally.
+      commits: commits of the code that trained it, the first one first.
     """
 
     config: dict
@@ -64,36 +64,37 @@ def train_on_device(
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     should_stop: Callable[[float], bool] = lambda seconds: False,
 ) -> list[TrainResult]:
-    """Trains a network to the end of its config's schedule, with each of several seeds.
+    """Trains a network to the end of its config's schedule, once for each of several seeds.
 
     Args:
-      config: an experiment as `shift_jax.training.train` takes it, of whole epochs, with an
-        evaluation after each. Where the data is, workers and logs have no effect here.
-      arrays: what it is trained and tested on.
-      folders: the workdir of each seed's run, which the caller has locked or no other process
-        uses. A run goes on from its newest checkpoint; one that is finished is only read.
-      stacked: whether the seeds train side by side, by vmap, which changes nothing but the
-        rounding; None is True on GPUs and TPUs, which one small network leaves idle, and False on
-        a CPU. Seeds that are not at the same step train apart in any case.
-      commit: of the code, for `TrainResult.commits`.
-      on_steps: called when seeds begin or go on, and on a CPU twice a minute.
+      config: an experiment for `shift_jax.training.train`, of whole epochs with an evaluation after
+        each. The settings of the dataset's files, of workers and of TensorBoard have no effect.
+      arrays: the dataset.
+      folders: the workdir of each seed, which no other process may write to. A run resumes from its
+        newest checkpoint; a finished one is only read.
+      stacked: whether the seeds train side by side, by vmap, which changes only the rounding. None
+        means True on GPUs and TPUs, which one small network leaves idle, and False on a CPU. Seeds
+        that have reached different steps train one after the other.
+      commit: commit of the code, for `TrainResult.commits`.
+      on_steps: called when seeds begin or resume, and on a CPU twice a minute.
       on_epoch: called after each epoch.
-      should_stop: called before each piece of work, with the seconds that such a piece took the
-        last time, 0 the first time; True saves and stops. A piece is one step on a CPU, an epoch's
-        full batches elsewhere, and the evaluation of all test images.
+      should_stop: called before each piece of work with the seconds that the last such piece took,
+        0 for the first; True saves and stops. A piece is one step on a CPU, all full batches of an
+        epoch elsewhere, or an evaluation.
 
     Returns:
-      One result for each seed, but for those whose loss or gradient is no longer finite.
+      The results of the seeds whose loss and gradient stayed finite.
 
     Raises:
-      InputError: a config that asks for what this does not do, or a folder of another training.
-      DivergedError: no seed has a finite loss and gradient any longer.
-      StoppedError: `should_stop` said so.
+      InputError: a config that asks for something else, or a folder of another training.
+      DivergedError: no loss or gradient stayed finite.
+      StoppedError: `should_stop` returned True.
     """
-    _check_seeds(tuple(folders))
+    if not folders or not all(0 <= seed < 2**32 for seed in folders):
+        raise InputError(f"The seeds are {[*folders]}, expected integers from 0 to 2**32 - 1.")
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
-    # A CPU's steps are long enough to be called one by one, and a stop need not wait long.
+    # Steps are long on a CPU: called one by one, they stop sooner and cost nothing more.
     steps = DeviceSteps(config, arrays, device, whole_epochs=not on_cpu)
     identity = {"images": _checksum(arrays), "device": device.device_kind}
     with contextlib.ExitStack() as opened:
@@ -111,34 +112,18 @@ def train_on_device(
             )
             runs.append(opened.enter_context(run))
         left = [run for run in runs if _result(run, steps) is None]
-        stacked = not on_cpu if stacked is None else stacked
-        stacks = _at_the_same_step(left) if stacked else [[run] for run in left]
-        error, diverged = None, []
+        if stacked or (stacked is None and not on_cpu):
+            stacks = _at_the_same_step(left)
+        else:
+            stacks = [[run] for run in left]
+        diverged, error = [], None
         while stacks:
             stack = stacks.pop(0)
-            loop = Loop(
-                steps.of_seeds([run.config["seed"] for run in stack]),
-                stack,
-                lambda step, again, stack=stack: SeedsLog(
-                    stack,
-                    step,
-                    again,
-                    epochs=int(config.epochs),
-                    steps_per_epoch=steps.task.steps_per_epoch,
-                    images_per_epoch=steps.task.examples_per_epoch,
-                    on_steps=on_steps,
-                    on_epoch=on_epoch,
-                ),
-                log_every_steps=config.log_every_steps,
-                checkpoint_every_steps=config.checkpoint_every_steps,
-                checkpoint_every_seconds=_SAVE_EVERY,
-                should_stop=lambda step, seconds: should_stop(seconds),
-            )
             try:
-                loop.run()
+                _train_stack(steps, stack, on_steps, on_epoch, should_stop)
             except DivergedError as raised:
                 error = raised
-                diverged += [run for i, run in enumerate(stack) if i in raised.runs]
+                diverged += [stack[index] for index in raised.seeds]
                 if others := [run for run in stack if run not in diverged]:
                     stacks.insert(0, others)
         results = [_result(run, steps) for run in runs if run not in diverged]
@@ -147,9 +132,30 @@ def train_on_device(
     return results
 
 
+def _train_stack(
+    steps: DeviceSteps,
+    runs: Sequence[Run],
+    on_steps: Callable[[StepReport], None],
+    on_epoch: Callable[[EpochReport], None],
+    should_stop: Callable[[float], bool],
+) -> None:
+    steps = steps.of_seeds([run.config["seed"] for run in runs])
+
+    def open_log(step: int, evaluate_again: bool) -> SeedsLog:
+        return SeedsLog(steps, runs, step, evaluate_again, on_steps=on_steps, on_epoch=on_epoch)
+
+    Loop(
+        steps,
+        runs,
+        open_log,
+        save_every_seconds=_SAVE_EVERY,
+        should_stop=lambda step, seconds: should_stop(seconds),
+    ).run()
+
+
 def _result(run: Run, steps: DeviceSteps) -> TrainResult | None:
-    """What a run has come to, None if it is not finished."""
-    restored = run.restore(steps.template())
+    """Returns the results of a run, or None if it is not finished."""
+    restored = run.restore(steps.template)
     if restored is None:
         return None
     state, step = restored
@@ -160,24 +166,19 @@ def _result(run: Run, steps: DeviceSteps) -> TrainResult | None:
 
 
 def _at_the_same_step(runs: Sequence[Run]) -> list[list[Run]]:
-    """Returns stacks of runs that have a step in common to go on from."""
-    stacks: list[tuple[set[int], list[Run]]] = []
+    """Groups runs that can resume from a common step."""
+    groups: list[tuple[set[int], list[Run]]] = []
     for run in runs:
         steps = run.resumable_steps()
-        for index, (common, stack) in enumerate(stacks):
+        for index, (common, group) in enumerate(groups):
             if common & steps:
-                stacks[index] = (common & steps, [*stack, run])
+                groups[index] = (common & steps, [*group, run])
                 break
         else:
-            stacks.append((steps, [run]))
-    return [stack for _, stack in stacks]
+            groups.append((steps, [run]))
+    return [group for _, group in groups]
 
 
 def _checksum(arrays: Arrays) -> int:
-    # The labels tell datasets apart, and the images are a thousand times as many bytes.
+    # The labels tell datasets apart, and the images have a thousand times as many bytes.
     return zlib.crc32(arrays.test_labels.tobytes(), zlib.crc32(arrays.train_labels.tobytes()))
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"The seeds are {seeds}, expected integers from 0 to 2**32 - 1.")

@@ -180,7 +180,7 @@ def test_what_cannot_be_trained_does_not_stop_the_others(arguments, tmp_path, ca
         tried.extend(folders)
         if 0 in folders:
             sentence = "The loss is nan: lower schedule.learning_rate."
-            raise DivergedError(sentence, frozenset({0}))
+            raise DivergedError(sentence, {0})
         if 3 in folders:
             raise InputError("The state is of another training: delete it.")
         if 4 in folders:

@@ -320,7 +320,7 @@ def test_the_time_left_is_that_of_whole_epochs(tmp_path, clock, stop_before, exp
 
 
 def test_a_long_epoch_tells_of_its_steps_and_saves_them(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(log, "_TELL_EVERY", 200)
+    monkeypatch.setattr(log, "_REPORT_EVERY", 200)
     saved, told, seen = [None], [], []
     save = Checkpoints.save
 
@@ -412,7 +412,7 @@ def spoil(folder):
     """Makes a weight of a saved state NaN."""
     steps, _ = device_steps(config(), 0)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        state, step = checkpoints.restore_latest(steps.template())
+        state, step = checkpoints.restore_latest(steps.template)
         state.params["classifier"]["bias"] = jnp.full(10, jnp.nan)
         manifest = read_manifest(folder / "checkpoints" / str(step))
         checkpoints.delete(step)
