@@ -412,10 +412,10 @@ def test_bad_command_lines_get_one_sentence(flags, sentence, tmp_path, monkeypat
 COMMAND = """
 import sys
 import tests.training.one_block
-from shift_jax.commands.dispatch import run
+from shift_jax.commands.dispatch import main
 from shift_jax.training import loop
 loop._SAVING_SHARE = 1.0  # Its epochs are far shorter than a save: kills shall meet many.
-sys.exit(run("sweep"))
+sys.exit(main(["sweep", *sys.argv[1:]]))
 """
 
 
