@@ -9,7 +9,7 @@ from shift_jax.tasks import Task
 
 
 def check_batches(task: Task, mesh: Mesh, accumulation_steps: int) -> None:
-    """Raises InputError when a training batch cannot be split evenly over the mesh."""
+    """Raises InputError if a training batch does not divide evenly over the mesh."""
     parts = mesh.size * accumulation_steps
     over = f"{mesh.size} devices"
     if accumulation_steps > 1:

@@ -39,18 +39,18 @@ def collect(
     """Returns the task's outputs over one whole split: sums, and arrays joined along axis 0.
 
     Args:
-      task: yields masked batches of constant size and what to compute of each.
-      variables: of the network, on the devices in any way or on the host.
+      task: yields masked batches of constant size, and says what to compute from them.
+      variables: variables of the network, on the host or on devices in any sharding.
       split: name of the split.
-      eval_step: from `make_eval_step`.
+      eval_step: the result of `make_eval_step`.
       mesh: the devices.
-      stop: looked at after each batch.
+      stop: a request to stop, checked after each batch.
 
     Raises:
       InputError: the split cannot be read.
-      EvaluationStoppedError: `stop` was asked for.
+      EvaluationStoppedError: a stop was requested.
     """
-    # The last batch is padded anyway, so all of them may as well divide over the devices.
+    # All batches divide over the devices; the last one is padded anyway.
     batch_size = math.ceil(task.eval_batch_size / mesh.size) * mesh.size
     sums: dict[str, float] = defaultdict(float)
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -64,7 +64,7 @@ def collect(
             if value.ndim:
                 rows[key].append(np.asarray(value))
             else:
-                # As Python floats: float32 cannot count past 2^24 examples.
+                # Python floats, because float32 cannot count past 2^24 examples.
                 sums[key] += float(value)
 
     running: dict = {}
@@ -78,18 +78,18 @@ def collect(
 
 
 class TrainedModel:
-    """One checkpoint, or weights that come with the package, with its task, ready to evaluate.
+    """A checkpoint, or weights that ship with the package, and its task, ready to evaluate.
 
     Args:
-      source: folder of the checkpoint, which holds its config too; or the record of the weights.
-      data_dir: where the dataset is; None is where the config says.
-      pairs_file: of a task that compares pairs, the file that names them.
-      overrides: other fields of the config, such as {"verification.num_pairs": 1000}.
+      source: folder of the checkpoint, which holds its config too, or the record of the weights.
+      data_dir: folder of the dataset; None means the config's.
+      pairs_file: file that names the pairs, for a task that compares pairs.
+      overrides: other values of fields of the config, such as {"verification.num_pairs": 1000}.
 
     Attributes:
-      config: what it was trained with.
-      metrics: those of a checkpoint's evaluation in training, empty where there was none.
-      task: made from the config.
+      config: the experiment, with the overrides.
+      metrics: metrics of the checkpoint's evaluation during training; empty if there was none.
+      task: the task of the experiment.
       variables: "params" and "batch_stats", on all devices.
 
     Raises:
@@ -127,8 +127,8 @@ class TrainedModel:
         self.config = override(config, {**changes, **(overrides or {})})
         if not self.config.task:
             raise InputError(
-                f"{name} has imported weights of {self.config.model.name}, of which it is "
-                "not known what they were trained for: eval.py evaluates imported classifiers only."
+                f"{name} has imported weights of {self.config.model.name} for an unknown task: "
+                "eval.py evaluates imported classifiers only."
             )
         self.task = make_task(self.config)
         self._mesh = make_mesh()
@@ -136,11 +136,11 @@ class TrainedModel:
         self._eval_step = make_eval_step(self.task, self._mesh)
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Returns the task's metrics over one split."""
+        """Returns the task's metrics on one split."""
         return self.task.summarize(split, self.outputs(split))
 
     def outputs(self, split: str) -> dict[str, float | np.ndarray]:
-        """Returns what `collect` does over one split."""
+        """Returns what `collect` returns for one split."""
         return collect(self.task, self.variables, split, self._eval_step, self._mesh)
 
 
@@ -156,21 +156,22 @@ def evaluate_and_report(
     overrides: Mapping[str, object] | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> dict:
-    """Evaluates one checkpoint or shipped network, prints its metrics and writes them as JSON.
+    """Evaluates a checkpoint or a shipped network, prints its metrics and writes them as JSON.
 
     Args:
-      workdir: a run's folder, of which `which` ("latest" or "best") is evaluated.
+      workdir: folder of a run.
       checkpoint: folder of one checkpoint instead.
-      weights: name of weights that come with the package instead.
-      split: what to evaluate on; None is the config's evaluation split.
-      data_dir, pairs_file: see `TrainedModel`.
-      overrides: see `TrainedModel`.
-      output: JSON file, beside which pictures go; None is metrics.json in the run's folder, or of
-        shipped weights in runs/NAME; of another split than the config's metrics_SPLIT.json.
+      weights: name of weights that ship with the package instead.
+      which: "latest" or "best", the checkpoint of the run to evaluate.
+      split: split to evaluate on; None means the config's evaluation split.
+      data_dir, pairs_file, overrides: see `TrainedModel`.
+      output: JSON file, which gets its pictures beside it. None means metrics.json, or
+        metrics_SPLIT.json for another split than the config's, in the run's folder or, for shipped
+        weights, in runs/NAME.
 
     Returns:
-      What was written: the task's report with "split" and "checkpoint" or "weights"; in other
-      processes than the first, nothing.
+      The content of the file: the task's report with "split" and "checkpoint" or "weights"; empty
+      in processes other than process 0.
 
     Raises:
       InputError: no such run, checkpoint, weights, split or dataset, or not exactly one of
@@ -185,13 +186,13 @@ def evaluate_and_report(
         origin = {"weights": weights}
     else:
         source = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
-        # Of a run that goes on, another process may already see a newer one.
+        # While the run is training, another process may already see a newer one.
         source = Path(broadcast_from_process_0(str(source)))
         folder = source.parent.parent
         origin = {"checkpoint": str(source)}
         if output is None and source.parent.name != "checkpoints":
             raise InputError(
-                f"{source} is not in the workdir of a run: say where to write by --output."
+                f"{source} is not in the workdir of a run: name the file to write by --output."
             )
     trained = TrainedModel(source, data_dir, pairs_file, overrides)
     name = "metrics.json"

@@ -1,4 +1,4 @@
-"""The devices of a run as a mesh, and how batches and the train state lie on it."""
+"""The mesh of a run's devices, and the shardings of batches and of the train state."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from shift_jax.errors import InputError
 BATCH_AXES = ("data", "fsdp")
 """The axes of the mesh; a batch is split over both."""
 
-# Batches on their way to the devices while these compute.
+# Batches in transfer to the devices while these compute.
 _BATCHES_AHEAD = 2
 
-# Smaller arrays are copied to each device: their parts would save less than they cost to gather.
+# Smaller arrays are replicated: sharding them would save less than gathering them costs.
 _SMALLEST_SHARDED_ELEMENTS = 2**14
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
-    """Returns a mesh with the axes "data" and "fsdp" over `devices`, by default all there are.
+    """Returns a mesh over devices, with the axes "data" and "fsdp".
 
     Args:
-      devices: the devices, those of one process beside each other, as all of them are by default.
-      fsdp: how many devices share one copy of the train state; -1 for all.
+      devices: the devices, grouped by process; None means all of them.
+      fsdp: number of devices that share one copy of the train state; -1 for all.
 
     Raises:
       InputError: the devices cannot be split into groups of `fsdp`.
@@ -47,24 +47,24 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mes
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of small things: a copy on each device."""
+    """Returns the sharding that puts a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: split along its first axis."""
+    """Returns the sharding of a batch, split along its first axis."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def of_state(mesh: Mesh, state: Any) -> Any:
-    """The shardings of parameters, optimizer state and averages, a pytree like `state`.
+    """Returns the shardings of parameters, optimizer state and averages, a pytree like `state`.
 
-    Each larger array is split along its longest axis that the mesh's "fsdp" axis divides, as in
-    ZeRO-3 (Rajbhandari et al. 2020); a mesh with one device there has copies.
+    Splits each larger array along the longest axis that the mesh's "fsdp" axis divides, as in
+    ZeRO-3 (Rajbhandari et al. 2020). Without such an axis, or with "fsdp" of size 1, it replicates.
 
     Args:
       mesh: the devices.
-      state: pytree of arrays or of `jax.ShapeDtypeStruct`.
+      state: a pytree of arrays or of `jax.ShapeDtypeStruct`.
     """
     parts = mesh.shape["fsdp"]
 
@@ -79,11 +79,11 @@ def of_state(mesh: Mesh, state: Any) -> Any:
 
 
 def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:
-    """Yields the batches as arrays sharded over the mesh, transferring two of them early.
+    """Yields the batches as arrays sharded over the mesh, and transfers two of them ahead.
 
     Args:
-      batches: dicts of numpy arrays, each this process's rows of the global batch.
-      mesh: where they go.
+      batches: dicts of NumPy arrays with this process's rows of each global batch.
+      mesh: the devices.
     """
     sharding = over_batch(mesh)
     batches = iter(batches)

@@ -1,4 +1,4 @@
-"""Where metrics go: a bar on a terminal or plain lines in a log, and TensorBoard."""
+"""Metrics on the console, in TensorBoard and in the history of a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from shift_jax.training.steps import Piece
 
 
 class Console:
-    """Tells people: a progress bar on a terminal, else one line a report.
+    """Prints a progress bar on a terminal, and a line per report elsewhere.
 
     Args:
-      total_steps: of the run.
-      start_step: where this process starts.
-      steps_per_epoch: to show the epoch.
+      total_steps: number of steps of the run.
+      start_step: step from which this process continues.
+      steps_per_epoch: number of steps of an epoch.
       fractions: names of the metrics shown as percentages.
-      file: where to print, by default stderr; a bar when it is a terminal.
+      file: file to print to, by default stderr.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Console:
         self._bar.update(step - self._bar.n)
 
     def report(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Shows the present state: in the bar, or as a line."""
+        """Shows metrics in the bar, or as a line."""
         if self._bar.disable:
             self.write_line(step, scalars)
         else:
             self._bar.set_description_str(" | ".join(["", *self._readable(scalars)]))
 
     def write_line(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
-        """Prints a line that stays; `prefix` goes before each name."""
+        """Prints a line that stays, with a prefix before each name."""
         position = f"step {step}/{self._total_steps} | epoch {step / self._steps_per_epoch:.1f}"
         values = (prefix + text for text in self._readable(scalars))
         self.say(" | ".join([position, *values]))
@@ -83,7 +83,7 @@ class Console:
                 yield f"{format_duration(value)} left"
             elif isinstance(value, int):
                 yield f"{key} {value:,}"
-            elif key != "gradient_norm":  # Is for TensorBoard and the history.
+            elif key != "gradient_norm":  # TensorBoard and the history show it.
                 yield f"{key} {value:.4g}"
 
 
@@ -185,7 +185,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Pace:
-    """Training throughput since the last report, without compilation, evaluation and checkpoints.
+    """Measures the throughput of training, without compilation, evaluations and checkpoints.
 
     Args:
       clock: returns seconds.
@@ -200,11 +200,11 @@ class Pace:
         self._rates: tuple[float, float] | None = None
 
     def pause(self) -> None:
-        """Call after anything that is not training."""
+        """To be called after anything else than training."""
         self._last = None
 
     def step(self, images: int) -> None:
-        """Call after each step; the first, and the first after a pause, are not counted."""
+        """To be called after each step; does not count the first, nor the first after a pause."""
         now = self._clock()
         if self._last is not None:
             self._seconds += now - self._last
@@ -213,7 +213,7 @@ class Pace:
         self._last = now
 
     def report(self, steps_left: int) -> dict[str, float]:
-        """Returns {"images_per_second", "seconds_left"}, or {} before the first counted step."""
+        """Returns "images_per_second" since the last report and "seconds_left", if known."""
         if self._seconds:
             self._rates = self._images / self._seconds, self._steps / self._seconds
             self._seconds, self._images, self._steps = 0.0, 0, 0

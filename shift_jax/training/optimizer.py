@@ -18,7 +18,7 @@ def make_schedule(config: ScheduleConfig, steps_per_epoch: int, total_steps: int
     """Returns the learning rate as a function of the step.
 
     Args:
-      config: of the schedule.
+      config: the section `schedule` of the experiment.
       steps_per_epoch: steps in one epoch.
       total_steps: steps in the whole run.
 
@@ -48,7 +48,7 @@ def make_optimizer(
     """Returns SGD or Adam, in PyTorch's order: clip, coupled decay, momentum, learning rate.
 
     Args:
-      config: of the optimizer.
+      config: the section `optimizer` of the experiment.
       schedule: the learning rate.
       steps_per_epoch: steps in one epoch.
 
@@ -64,15 +64,13 @@ def make_optimizer(
         momentum = optax.trace(config.momentum, config.nesterov)
     if config.restart_momentum_each_epoch:
         momentum = restart_every(steps_per_epoch, momentum)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        *((decay, momentum) if config.weight_decay_coupled else (momentum, decay)),
-        optax.scale_by_learning_rate(schedule),
-    )
+    first, second = (decay, momentum) if config.weight_decay_coupled else (momentum, decay)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(clip, first, second, optax.scale_by_learning_rate(schedule))
 
 
 class RestartState(NamedTuple):
-    """State of `restart_every`: steps taken, and the inner transformation's state."""
+    """State of `restart_every`: the number of steps, and the state of the inner transformation."""
 
     count: jax.Array
     inner: optax.OptState

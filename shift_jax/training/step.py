@@ -1,4 +1,4 @@
-"""The train state and the two compiled steps; jax, flax and optax only."""
+"""The train state and the two compiled steps, in jax, flax and optax only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a run needs to go on: saved whole in each checkpoint.
+    """Everything that a run needs to resume; each checkpoint saves it whole.
 
     Attributes:
-      step: int32, steps taken.
+      step: int32, number of steps taken.
       params: trained parameters.
       batch_stats: BatchNorm's running statistics.
       opt_state: the optimizer's state.
@@ -38,12 +38,12 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Any
 
     def evaluation_variables(self) -> dict:
-        """What the network is evaluated with: the averages where there are some."""
+        """Returns the variables to evaluate: the averages, if there are any."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Learner(Protocol):
-    """What the compiled steps need of a task."""
+    """What the compiled steps need from a task."""
 
     def init(self, rng: jax.Array) -> dict: ...
 
@@ -62,7 +62,7 @@ def init_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """Returns the state of step 0, laid over the mesh."""
+    """Returns the state at step 0, sharded over the mesh."""
     initializer = _initializer(learner, optimizer, seed, ema)
     return jax.jit(initializer, out_shardings=of_state(mesh, jax.eval_shape(initializer)))()
 
@@ -75,7 +75,7 @@ def abstract_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """Returns the shapes, types and shardings of the state, without computing it."""
+    """Returns the shapes, types and shardings of the state without computing it."""
     state = jax.eval_shape(_initializer(learner, optimizer, seed, ema))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -108,9 +108,9 @@ def make_train_step(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
-    """Returns the jitted update of one batch sharded over the mesh; it donates the state.
+    """Returns the jitted update on a batch sharded over the mesh; it donates the state.
 
-    Args: as for `make_update`, which says what it computes.
+    `make_update` explains the arguments and the computation.
     """
     train_step = make_update(
         learner, optimizer, mesh, accumulation_steps=accumulation_steps, ema_decay=ema_decay
@@ -126,21 +126,21 @@ def make_update(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
-    """Returns the update of one batch, (state, batch) → (state, metrics), to be compiled.
+    """Returns the update on one batch, (state, batch) → (state, metrics), not yet compiled.
 
-    The metrics are the task's own with "loss" and "gradient_norm" (before clipping) added, all
-    scalars of the global batch. A batch's "stop", bool [B], comes back as the metric "stop",
-    whether any is true: so all processes hear of one's wish at the same step.
+    The metrics are the task's own, "loss", and "gradient_norm" before clipping, all scalars of the
+    global batch. If the batch has "stop", bool [B], the metric "stop" tells whether any of it is
+    true, so that all processes learn of a request at the same step.
 
     Args:
       learner: the task.
-      optimizer: what turns gradients into updates.
+      optimizer: turns gradients into updates.
       mesh: the devices.
-      accumulation_steps: parts that a batch is computed in, one after the other, to need less
-        memory: part i of n is the rows i, i + n, i + 2n, … of the batch. Gradients and metrics are
+      accumulation_steps: number of parts in which a batch is computed, one after the other, to save
+        memory. Part i of n has the rows i, i + n, i + 2n, … of the batch. Gradients and metrics are
         the means over the parts; BatchNorm sees one part at a time.
-      ema_decay: d of the moving averages d · ema + (1 - d) · new of parameters and statistics, in
-        the first steps (1 + step) / (10 + step) if that is less; 0 for none.
+      ema_decay: d in the moving averages d · ema + (1 - d) · new of parameters and statistics, or
+        (1 + step) / (10 + step) as long as that is smaller; 0 for no average.
     """
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
@@ -151,8 +151,8 @@ def make_update(
             gradients, batch_stats, metrics = _gradients(
                 learner, state, batch, rng, accumulation_steps, mesh
             )
-        # So that each device gets its part of the sum, and not all of it.
-        gradients = _laid_over(mesh, gradients)
+        # Each device then gets its part of the sum, not all of it.
+        gradients = _sharded(mesh, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
@@ -166,12 +166,12 @@ def make_update(
         )
         if ema_decay:
             state = state.replace(ema=_moved_average(state, ema_decay))
-        return _laid_over(mesh, state), jax.lax.with_sharding_constraint(metrics, replicated(mesh))
+        return _sharded(mesh, state), jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
     return train_step
 
 
-def _laid_over(mesh: Mesh, state: Any) -> Any:
+def _sharded(mesh: Mesh, state: Any) -> Any:
     return jax.lax.with_sharding_constraint(state, of_state(mesh, state))
 
 
@@ -183,8 +183,8 @@ def _gradients(
     def of_part(batch_stats, batch, rng):
         def loss_fn(params):
             if 1 < mesh.shape["fsdp"] == mesh.size:
-                # Else XLA passes parts of the batch around in place of the weights (TPU compiler,
-                # ShiftNet-A on 16 chips: 61 GB of memory traffic against 50).
+                # Otherwise XLA moves parts of the batch instead of the weights (TPU compiler,
+                # ShiftNet-A on 16 chips: 61 GB of memory traffic against 50 GB).
                 params = jax.lax.with_sharding_constraint(params, replicated(mesh))
             return learner.loss({"params": params, "batch_stats": batch_stats}, batch, rng)
 
@@ -197,7 +197,7 @@ def _gradients(
         (gradients, metrics), batch_stats = of_part(state.batch_stats, batch, rng)
         return gradients, batch_stats, metrics
 
-    # Of each device's rows every n-th one: then no row has to move to another device.
+    # A part has every n-th row of each device, so that no row moves to another device.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]), batch)
 
     def add_part(carry, index):
@@ -220,8 +220,8 @@ def _gradients(
 
 
 def _moved_average(state: TrainState, decay: float) -> Any:
-    """The averages with the parameters and statistics of `state`, whose step is counted already."""
-    # A young average would for long remember the random initialisation.
+    """Returns the averages after the update to `state`, whose step is counted already."""
+    # With a constant decay the average would remember the random initialization for long.
     decay = jnp.minimum(decay, state.step / (9 + state.step))
     new = {"params": state.params, "batch_stats": state.batch_stats}
     return jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema, new)
@@ -230,7 +230,7 @@ def _moved_average(state: TrainState, decay: float) -> Any:
 def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metrics]:
     """Returns the jitted (variables, batch) → the task's outputs for one global batch.
 
-    Like the train step's, a batch's "stop" comes back as whether any is true.
+    As in the train step, "stop" in a batch returns as whether any of it is true.
     """
 
     def eval_step(variables: dict, batch: dict) -> Metrics:

@@ -77,7 +77,7 @@ def test_a_reader_that_is_gone_is_no_fault_of_the_output_file(run, monkeypatch):
 
 def test_a_copied_checkpoint_needs_an_output(run, tmp_path):
     shutil.copytree(run / "checkpoints" / "14", tmp_path / "copy")
-    with pytest.raises(InputError, match="say where to write by --output"):
+    with pytest.raises(InputError, match="name the file to write by --output"):
         evaluate_and_report(checkpoint=tmp_path / "copy")
     assert not (tmp_path.parent / "metrics.json").exists()
     evaluate_and_report(checkpoint=tmp_path / "copy", output=tmp_path / "own.json")
@@ -99,7 +99,7 @@ def test_a_trained_model_carries_its_config(run):
         ({"weights": "shiftresnet20.digit"}, "Did you mean 'shiftresnet20.digits'"),
         ({"workdir": "nowhere"}, "nowhere is not the workdir of a run"),
         ({"workdir": "README.md"}, "README.md is not the workdir of a run"),
-        ({"checkpoint": "nowhere/checkpoints/3"}, "is no checkpoint, or a damaged one"),
+        ({"checkpoint": "nowhere/checkpoints/3"}, "is not a checkpoint, or a damaged one"),
     ],
 )
 def test_bad_arguments(arguments, sentence):

@@ -1,1 +1,1 @@
-"""Training from arrays that lie on the device."""
+"""Training on arrays that lie on the device, with several seeds side by side."""

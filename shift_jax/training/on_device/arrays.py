@@ -1,4 +1,4 @@
-"""A whole dataset as arrays in memory, from its source or from one file that needs NumPy only."""
+"""A whole dataset as arrays, from its source or from one file that only needs NumPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Dataset(NamedTuple):
-    """What is known of a dataset without reading it: (H, W, C) of its images, and its classes."""
+    """The shape (H, W, C) of a dataset's images, and its number of classes."""
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -31,11 +31,11 @@ DATASETS = {
     "cifar10": Dataset((32, 32, 3), 10),
     "cifar100": Dataset((32, 32, 3), 100),
 }
-"""The datasets that are small enough."""
+"""The datasets small enough to lie on a device."""
 
-# What numpy, zipfile and zlib raise where an .npz file is damaged. Of one array only, .npy, it is a
-# TypeError: that is no context manager. Flipped bits make sizes too large for the memory, flags of
-# encryption (RuntimeError) or places before the beginning of the file (EINVAL).
+# Errors of NumPy, zipfile and zlib for a damaged .npz file. A file of a single array, .npy, raises
+# TypeError, because an array is not a context manager. Flipped bits can turn into sizes beyond the
+# memory, encryption flags (RuntimeError) or positions before the beginning of the file (EINVAL).
 _DAMAGE = (
     *(ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error),
@@ -50,7 +50,7 @@ class Arrays(NamedTuple):
       train_labels: int32 [N], 0 .. num_classes - 1.
       test_images: uint8 [M, H, W, C].
       test_labels: int32 [M].
-      num_classes: of the dataset.
+      num_classes: number of classes of the dataset.
     """
 
     train_images: np.ndarray
@@ -80,13 +80,13 @@ def load_arrays(
 
     Args:
       name: "digits", "cifar10" or "cifar100".
-      path: an .npz file with the four arrays of `Arrays`, as `save_arrays` writes; None reads
-        what `shift_jax.data.load_source` finds.
-      data_dir: TFDS's folder, None for its default; has no use beside `path`.
+      path: an .npz file with the four arrays of `Arrays`, as `save_arrays` writes it; None reads
+        from `shift_jax.data.load_source`.
+      data_dir: TFDS's folder, None for its default; unused with `path`.
 
     Raises:
-      InputError: another name, a dataset that is not there, or a file that is damaged or of
-        another dataset.
+      InputError: another name, a missing dataset, or a file that is damaged or holds another
+        dataset.
     """
     check_choice("dataset", name, DATASETS)
     if path is not None:
@@ -97,10 +97,10 @@ def load_arrays(
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Arrays) -> None:
-    """Writes an .npz file with the four arrays; `path` is the old file or the whole new one.
+    """Writes the four arrays to an .npz file; `path` holds the old file or the whole new one.
 
     Raises:
-      InputError: the file cannot be written there.
+      InputError: a file that cannot be written.
     """
     path = Path(path)
     named = {field: getattr(arrays, field) for field in Arrays._fields if field != "num_classes"}
@@ -136,9 +136,9 @@ def _read(name: str, path: Path) -> Arrays:
         raise InputError(f"{path} lacks an array ({error.args[0]}): {advice}.") from error
     except (OSError, *_DAMAGE) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # The disk's trouble, not the file's.
+            raise  # The disk failed, not the file.
         raise InputError(
-            f"{path} is no .npz file, or damaged ({' '.join(str(error).split())}): {advice}."
+            f"{path} is not an .npz file, or damaged ({' '.join(str(error).split())}): {advice}."
         ) from error
     if why := _why_unfit(DATASETS[name], *found):
         raise InputError(f"{path} does not hold {name} ({why}): {advice}.")
@@ -159,7 +159,7 @@ def _why_unfit(
     test_images: np.ndarray,
     test_labels: np.ndarray,
 ) -> str:
-    """What is wrong with arrays that shall be a dataset's; "" if nothing is."""
+    """Says why arrays are not those of a dataset; "" if they are."""
     for split, images, labels in (
         ("train", train_images, train_labels),
         ("test", test_images, test_labels),
@@ -174,5 +174,5 @@ def _why_unfit(
             return f"{split}_labels is {labels.dtype} of shape {labels.shape}, not integers [N]"
     labels = np.concatenate([train_labels, test_labels])
     if labels.min() < 0 or labels.max() + 1 != dataset.num_classes:
-        return f"labels of {labels.min()}..{labels.max()} are not of {dataset.num_classes} classes"
+        return f"labels {labels.min()}..{labels.max()} do not make {dataset.num_classes} classes"
     return ""

@@ -1,4 +1,4 @@
-"""`shift_jax.data.pad_crop_flip` on the device, for whole batches of images that lie there."""
+"""`shift_jax.data.pad_crop_flip` for batches of images that lie on the device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Crops(NamedTuple):
-    """Where each image of a batch is cropped, and which are mirrored.
+    """The position of the crop of each image, and whether it is mirrored.
 
     Attributes:
       top, left: int32 [B], 0 .. 2 · pad, in the padded image.
-      mirrored: bool [B], left-right.
+      mirrored: bool [B], left to right.
     """
 
     top: Int[Array, " b"]
@@ -26,7 +26,7 @@ class Crops(NamedTuple):
 
 
 def draw_crops(key: Array, count: int, *, pad: int, flip: bool) -> Crops:
-    """Draws the crops of `count` images uniformly, half of them mirrored if `flip`."""
+    """Draws uniform crops of `count` images, and mirrors half of them if `flip`."""
     place_key, flip_key = jax.random.split(key)
     top, left = jax.random.randint(place_key, (2, count), 0, 2 * pad + 1)
     mirrored = jax.random.bernoulli(flip_key, 0.5, (count,)) & flip
@@ -38,14 +38,14 @@ def take_crops(
 ) -> UInt8[Array, "b h w c"]:
     """Returns the crops of the chosen images.
 
-    Zeros are padded BEFORE normalisation, so that borders are black, as in
-    `shift_jax.data.pad_crop_flip`.
+    Pads with zeros BEFORE normalization, so that borders are black, as
+    `shift_jax.data.pad_crop_flip` does.
 
     Args:
       images: uint8 [N, H, W, C], a whole dataset.
       chosen: int32 [B], indices of images.
-      crops: of each of them.
-      pad: pixels of zeros on every side; a crop has the size of an image.
+      crops: the crop of each chosen image.
+      pad: pixels of zeros on each side; a crop has the size of an image.
     """
     _, height, width, _ = images.shape
     rows = jnp.arange(height) + (crops.top - pad)[:, None]
@@ -55,7 +55,7 @@ def take_crops(
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]
-    # One gather of what is wanted: no padded copy of the images is made.
+    # Gathers only the pixels in the crops, without a padded copy of the images.
     found = images[
         chosen[:, None, None],
         jnp.clip(rows, 0, height - 1)[:, :, None],

@@ -1,1 +1,1 @@
-"""Several processes as one run: joining, agreeing, stopping, losing one."""
+"""Several processes as one run: joining, agreeing, stopping and losing one."""

@@ -1,4 +1,4 @@
-"""What several processes of one run tell each other, so that all do the same."""
+"""Agreement among the processes of a run. All processes must make the same calls."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shift_jax.errors import InputError
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what a run writes once."""
+    """Whether this is process 0, which writes what a run writes once."""
     return jax.process_index() == 0
 
 
 def broadcast_from_process_0(text: str) -> str:
-    """Returns process 0's text, of up to 4,096 bytes, in all processes, which all must call it."""
+    """Returns process 0's text, of up to 4,096 bytes, in all processes."""
     if jax.process_count() == 1:
         return text
     message = np.zeros(4096, np.uint8)
@@ -28,18 +28,18 @@ def broadcast_from_process_0(text: str) -> str:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is true in any process, so that all do the same; all must call it."""
+    """Whether `flag` is true in any process; the same answer in all of them."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def check_same(value: object, sentence: str) -> None:
-    """Raises InputError in all processes if one has another `value`; all must call it.
+    """Raises InputError in all processes if the value differs in any of them.
 
     Args:
-      value: JSON-able.
-      sentence: what is said, with {process} for the number of the first one that differs.
+      value: a JSON-able value.
+      sentence: the message, with {process} for the number of the first process that differs.
     """
     if jax.process_count() == 1:
         return
@@ -51,6 +51,6 @@ def check_same(value: object, sentence: str) -> None:
 
 
 def barrier() -> None:
-    """Waits until every process has come here: then all of them are done."""
+    """Waits until every process has called it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("done")

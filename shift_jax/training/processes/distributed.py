@@ -11,11 +11,11 @@ from shift_jax.errors import InputError
 from shift_jax.training.processes.collectives import broadcast_from_process_0
 from shift_jax.training.processes.peers import PeerMonitor, end_after, outlive_abort
 
-# Seconds without a sign of life after which JAX's own service ends a run; `peers` is faster.
+# Seconds of silence after which JAX's own service ends a run; `peers` is faster.
 _HEARTBEAT_TIMEOUT = 40
 _SHUTDOWN_TIMEOUT = 60
 
-_on_abort = None  # Kept from being freed.
+_on_abort = None  # Keeps the handler from being freed.
 
 
 def initialize_from_flags(
@@ -25,18 +25,18 @@ def initialize_from_flags(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> PeerMonitor | None:
-    """Joins the run's other processes, if the command line's flags or the environment name some.
+    """Joins the run's other processes, if the command line or the environment names any.
 
     Args:
-      distributed: "auto"; "always", whatever the environment says; or "never".
-      coordinator_address, num_processes, process_id: see `initialize_distributed`; all three or
-        none.
+      distributed: "auto" asks the environment; "always" and "never" do not.
+      coordinator_address, num_processes, process_id: see `initialize_distributed`; give all three
+        or none.
 
     Returns:
-      The watch over the other processes, or None in a run of one.
+      The monitor of the other processes, or None in a run of one.
 
     Raises:
-      InputError: flags that do not fit together, or processes that cannot be reached.
+      InputError: flags that contradict each other, or processes that cannot be reached.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -71,21 +71,21 @@ def initialize_distributed(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> PeerMonitor | None:
-    """Joins the run's other processes; call it before anything else of JAX.
+    """Joins the run's other processes; call it before any other function of JAX.
 
     Args:
       coordinator_address: "HOST:PORT" of process 0; None lets JAX ask the environment.
-      num_processes: how many there are.
-      process_id: the number of this one.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Returns:
-      The watch over the others, None if there are none.
+      The monitor of the other processes, or None if there are none.
 
     Raises:
-      InputError: the others cannot be reached.
+      InputError: the other processes cannot be reached.
     """
-    # A notice of preemption is a SIGTERM, which StopRequest receives and the train step tells to
-    # all; JAX's own service would take the signal away from it.
+    # A preemption notice is a SIGTERM, which StopRequest receives and the train step passes on to
+    # all processes. JAX's own service would intercept the signal.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -112,19 +112,19 @@ def initialize_distributed(
     except OSError as error:
         raise InputError(
             f"Process {index} cannot reach process 0 at {host}:{port} ({error.strerror or error}): "
-            "give a --coordinator_address that all hosts reach, and let their firewalls pass."
+            "give a --coordinator_address that all hosts can reach, and open their firewalls."
         ) from error
     _on_abort = outlive_abort(peers.lost)
     return peers
 
 
 def is_initialized() -> bool:
-    """Whether JAX has joined this process with others."""
+    """Whether this process has joined others through JAX."""
     return jax.distributed.is_initialized()
 
 
 def _environment_has_several() -> bool:
-    """Whether a launcher says that it started several processes."""
+    """Whether a launcher has announced several processes."""
     several = any(
         os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1
         for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -149,7 +149,7 @@ def _address(server: socket.socket, coordinator_address: str | None) -> tuple[st
         return coordinator_address.rpartition(":")[0], port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Sends nothing: the system only chooses the interface that leads outside.
+            # Sends nothing; the system only chooses the interface that leads outside.
             probe.connect(("192.0.2.1", 9))
             return probe.getsockname()[0], port
         except OSError:

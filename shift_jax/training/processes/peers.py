@@ -1,9 +1,9 @@
-"""The processes of one run watch each other: when one is gone, the others end with a sentence.
+"""Monitoring of the processes of a run: when one of them is gone, the others end and say so.
 
-A process that has lost a peer waits in a collective operation, for minutes or for ever, and JAX
-ends it without saying which peer it was. Here every process keeps a TCP connection to process 0.
-The system closes the connections of a process that was killed; of a machine that is gone, the
-heartbeats stay away.
+A process that has lost a peer waits in a collective operation, for minutes or forever, and JAX ends
+it without naming the peer. Here every process keeps a TCP connection to process 0. The operating
+system closes the connections of a process that was killed; a machine that is gone sends no more
+heartbeats.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from collections.abc import Callable
 EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: starting again may help."""
 
-# Seconds. A machine that says nothing for this long is taken for dead.
+# Seconds of silence after which a machine counts as dead, and seconds between heartbeats.
 _SILENCE = 25.0
 _BEAT_EVERY = 5.0
-# In which a process that has connected says which one it is.
+# Seconds that a process has to identify itself after connecting.
 _GREETING = 5.0
-# For what the process itself has to say of the same trouble, which is nearer to the cause.
+# Seconds for the process's own message about the same failure, which is closer to the cause.
 _GRACE = 3.0
 
 _BEAT, _GOODBYE, _LOST = 0, 1, 2
-_MESSAGE = struct.Struct("!BI")  # What, and the number of a process.
+_MESSAGE = struct.Struct("!BI")  # The kind of message, and the number of a process.
 
 
 class PeerMonitor:
@@ -39,11 +39,14 @@ class PeerMonitor:
 
     Args:
       index: number of this process.
-      count: number of all.
-      server: for process 0, the listening socket; for the others (host, port) of it.
+      count: number of processes.
+      server: the listening socket in process 0, its (host, port) in the others.
       on_loss: called once, in a thread, with the number of a process that ended without a goodbye.
-      silence: seconds after which one that says nothing is taken for dead.
-      beat_every: seconds between this process's signs of life.
+      silence: seconds of silence after which a process counts as dead.
+      beat_every: seconds between heartbeats.
+
+    Attributes:
+      lost: set when a process is gone.
 
     Raises:
       OSError: process 0 cannot be reached.
@@ -76,7 +79,7 @@ class PeerMonitor:
         self._start(self._beat)
 
     def leave(self) -> None:
-        """Says goodbye: this process ends because all is done."""
+        """Says goodbye, so that the end of this process alarms nobody."""
         with self._lock:
             self._leaving = True
         self._tell(_GOODBYE, self._index)
@@ -105,7 +108,7 @@ class PeerMonitor:
                 if message == _BEAT and 0 < process <= count and process not in self._connections:
                     self._add(process, connection)
                 else:
-                    connection.close()  # A stranger, such as a scan of the ports.
+                    connection.close()  # A stranger, such as a port scan.
 
     def _add(self, process: int, connection: socket.socket) -> None:
         connection.settimeout(self._silence)
@@ -114,7 +117,7 @@ class PeerMonitor:
         self._start(self._watch, process, connection)
 
     def _watch(self, process: int, connection: socket.socket) -> None:
-        """Reads what a process says until it has said goodbye or is gone."""
+        """Reads the messages of a process until it says goodbye or is gone."""
         try:
             while True:
                 message, about = _receive(connection)
@@ -145,7 +148,7 @@ class PeerMonitor:
             try:
                 connection.sendall(_MESSAGE.pack(message, about))
             except OSError:
-                continue  # The thread that reads from it notices.
+                continue  # The thread that reads from this connection notices.
 
 
 def _receive(connection: socket.socket) -> tuple[int, int]:
@@ -159,15 +162,15 @@ def _receive(connection: socket.socket) -> tuple[int, int]:
 
 
 def outlive_abort(lost: threading.Event) -> Callable:
-    """Leaves the last word to the watch where JAX aborts this process because process 0 is gone.
+    """Lets the monitor end this process where JAX would abort it because process 0 is gone.
 
-    JAX's client does so within milliseconds, and a Python callback to prevent it crashes in C++.
+    JAX's client aborts within milliseconds, and a Python callback to prevent it crashes in C++.
 
     Args:
-      lost: of the `PeerMonitor`. An abort before which it is not set goes on after a few seconds.
+      lost: the `PeerMonitor`'s event. The abort goes ahead if it is not set within seconds.
 
     Returns:
-      The handler of SIGABRT, which must not be freed.
+      The handler of SIGABRT, to be kept from being freed.
     """
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -181,7 +184,7 @@ def outlive_abort(lost: threading.Event) -> Callable:
 
 
 def end_process(status: int) -> None:
-    """Ends this process and its data workers at once, though threads wait for lost peers."""
+    """Ends this process and its data workers at once, even if threads wait for lost peers."""
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
@@ -192,13 +195,13 @@ def end_process(status: int) -> None:
 
 
 def end_after(index: int, count: int) -> Callable[[int], None]:
-    """Returns an `on_loss` that tells what happened on stderr and ends process `index`."""
+    """Returns an `on_loss` that reports the loss on stderr and ends process `index`."""
 
     def on_loss(process: int) -> None:
         threading.Event().wait(_GRACE)
         print(
-            f"error: Process {process} of this run's {count} ended or cannot be reached, so that "
-            f"process {index} cannot go on: start all of them again; the run resumes from its "
+            f"error: Process {process} of this run's {count} ended or cannot be reached, and "
+            f"process {index} cannot continue: start all of them again; the run resumes from its "
             "newest checkpoint.",
             file=sys.stderr,
             flush=True,

@@ -1,4 +1,4 @@
-"""Stopping a run from outside without losing its work."""
+"""Stopping a run from outside without losing work."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class StoppedError(Exception):
         by = f" by {signal.Signals(signal_number).name}" if signal_number else ""
         saved = "with its checkpoint saved" if step else "before there was anything to save"
         super().__init__(
-            f"Stopped{by} at step {step} {saved}; the same command goes on from there."
+            f"Stopped{by} at step {step} {saved}; the same command resumes from there."
         )
         self.step = step
         self.exit_status = 128 + (signal_number or signal.SIGTERM)
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT (Ctrl-C) ask for a stop instead of killing.
+    """Turns SIGTERM and SIGINT (Ctrl-C), while entered, from killing the process into a request.
 
-    A second signal acts as it would have without this. In a thread other than the main one, where
-    Python allows no handlers, nothing is caught.
+    A second signal acts as usual. Outside the main thread, where Python allows no handlers, it
+    catches nothing.
 
-    Several processes must stop at the same step, whichever of them was asked. `mark` puts each
-    one's wish into its batches, and the compiled steps return whether any has it.
+    Several processes must stop at the same step, whichever of them was asked to. `mark` adds the
+    request of each process to its batches, and the compiled steps return whether there is any.
 
     Attributes:
-      signal: number of the signal that came, or None.
-      is_agreed: whether the run shall stop: at once in a run of one process, else when a step has
-        told all processes so.
+      signal: number of the signal received, or None.
+      is_agreed: whether the run is to stop: at once in a run of one process, otherwise once a step
+        has passed the request on to all processes.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -59,7 +59,7 @@ class StopRequest:
         return self._heard if jax.process_count() > 1 else self.signal is not None
 
     def mark(self, batches: Iterable[dict]) -> Iterator[dict]:
-        """Yields the batches, in a run of several processes with "stop", bool [B], added."""
+        """Yields the batches; in a run of several processes it adds "stop", bool [B]."""
         for batch in batches:
             if jax.process_count() > 1:
                 size = len(next(iter(batch.values())))
@@ -67,7 +67,7 @@ class StopRequest:
             yield batch
 
     def listen(self, values: dict) -> dict:
-        """Takes "stop" out of what a step returned, and remembers it; returns the rest."""
+        """Takes "stop" out of the results of a step and remembers it; returns the rest."""
         self._heard |= bool(values.get("stop", False))
         return {key: value for key, value in values.items() if key != "stop"}
 

@@ -1,1 +1,1 @@
-"""What a run leaves in its folder: config, history, checkpoints."""
+"""The folder of a run: config, history and checkpoints."""

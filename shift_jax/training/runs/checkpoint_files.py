@@ -1,9 +1,9 @@
-"""The folder of one checkpoint: what is written to it, and how it is read back and checked.
+"""The folder of one checkpoint: how to write it, read it and check it.
 
 It holds two Orbax items: `state`, the arrays as nested dicts, and `manifest`, a JSON file with
-the configuration, the metrics, what the training has taken, and type, shape and CRC-32 of every
-array. The manifest tells a model that its user changed from a damaged checkpoint, and finds flipped
-bits, which Orbax restores without a word.
+the config, the metrics, facts about the training, and the type, shape and CRC-32 of every array.
+The manifest tells a changed model from a damaged checkpoint, and detects flipped bits, which Orbax
+restores silently.
 """
 
 import json
@@ -24,11 +24,11 @@ from shift_jax.files import replaced_file
 
 
 class DamagedError(InputError):
-    """A folder is no intact checkpoint; `why` is the reason alone."""
+    """A folder is not an intact checkpoint; `why` is the reason alone."""
 
     def __init__(self, folder: Path, why: str):
         super().__init__(
-            f"{folder} is no checkpoint, or a damaged one ({why}); expected the folder of an "
+            f"{folder} is not a checkpoint, or a damaged one ({why}); expected the folder of an "
             "intact one, such as runs/x/checkpoints/1200."
         )
         self.why = why
@@ -37,7 +37,7 @@ class DamagedError(InputError):
 def as_items(
     state: Any, config: dict, metrics: dict[str, float], training: dict[str, Any]
 ) -> ocp.args.Composite:
-    """Returns what Orbax is to save; raises `InputError` if `config` is not JSON-able."""
+    """Returns the items for Orbax to save; raises `InputError` if `config` is not JSON-able."""
     leaves = _by_name(state)
     arrays = {name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()}
     manifest = {
@@ -49,11 +49,11 @@ def as_items(
         "checksums": _checksums(arrays),
     }
     try:
-        # Through text and back, so that what the caller changes later is not saved.
+        # A copy, which the caller cannot change before it is saved.
         manifest = json.loads(json.dumps(manifest))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The configuration cannot be stored in a checkpoint ({error}); use only dicts, "
+            f"The config cannot be stored in a checkpoint ({error}); use only dicts, "
             "lists, strings, numbers, booleans and None."
         ) from error
     return ocp.args.Composite(
@@ -93,8 +93,8 @@ def read_state(folder: Path, abstract_state: Any) -> Any:
         theirs, ours = saved.get(name, "missing"), expected.get(name, "missing")
         if theirs != ours:
             raise InputError(
-                f"Checkpoint {folder} is of another model: {name!r} is {theirs} there, {ours} "
-                "here; use the configuration of that run or another directory."
+                f"Checkpoint {folder} holds another model: {name!r} is {theirs} there and {ours} "
+                "here; use the config of that run or another directory."
             )
     wanted = {name: ocp.ArrayRestoreArgs(sharding=x.sharding) for name, x in leaves.items()}
     arrays = _read_arrays(folder, manifest, wanted)
@@ -107,9 +107,9 @@ def read_state(folder: Path, abstract_state: Any) -> Any:
 def restore_variables(path: str | PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns `({"params": ..., "batch_stats": ...}, config)` of one checkpoint.
 
-    The variables are nested dicts of numpy arrays, whatever devices saved them: the averaged ones
-    if the run had an average. `path` is the folder of one step, such as `runs/x/checkpoints/1200`;
-    raises `InputError` if it is not, or if it is damaged.
+    The variables are nested dicts of NumPy arrays, whatever devices saved them, and the averages
+    if the run kept some. `path` is the folder of one step, such as `runs/x/checkpoints/1200`.
+    Raises `InputError` if it is not, or if it is damaged.
     """
     folder = Path(path).absolute()
     manifest = read_manifest(folder)
@@ -131,8 +131,8 @@ def _read_arrays(folder: Path, manifest: Mapping, wanted: Mapping[str, ocp.Resto
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             arrays = flatten_dict(reader.restore(folder / "state", args=args), sep="/")
     except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # The machine's trouble, not the file's.
-    except Exception as error:  # Orbax has no common type for what it raises on damage.
+        raise  # The machine failed, not the file.
+    except Exception as error:  # Orbax has no common type of errors for damage.
         raise DamagedError(folder, f"its arrays: {textwrap.shorten(str(error), 100)}") from error
     for name, checksum in _checksums(arrays).items():
         if checksum != manifest["checksums"].get(name, checksum):
@@ -141,7 +141,7 @@ def _read_arrays(folder: Path, manifest: Mapping, wanted: Mapping[str, ocp.Resto
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
-    """Returns the leaves in order, by names such as `params/stem/kernel`."""
+    """Returns the leaves in order, keyed by names such as `params/stem/kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -164,13 +164,13 @@ def _json_checksum(content: Any) -> int:
 
 
 def _checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the CRC-32 of the arrays, less those of which this process has only a part."""
+    """Returns the CRC-32 of the arrays, except those of which this process has only a part."""
     whole = {
         name: x
         for name, x in arrays.items()
         if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated
     }
-    whole = jax.device_get(whole)  # All in one call: the copies overlap.
-    # As bytes, because numpy gives no buffer of bfloat16.
+    whole = jax.device_get(whole)  # In one call, so that the copies overlap.
+    # As bytes, because NumPy provides no buffer of bfloat16.
     as_bytes = {n: np.ascontiguousarray(x).reshape(-1).view(np.uint8) for n, x in whole.items()}
     return {name: zlib.crc32(x) for name, x in as_bytes.items()}

@@ -1,6 +1,6 @@
-"""Checkpoints of one run: saved in the background, the newest and the best kept.
+"""The checkpoints of one run, saved in the background; the newest and the best are kept.
 
-What is in the folder of one checkpoint, `checkpoint_files` knows.
+`checkpoint_files` reads and writes the folder of each.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from shift_jax.training.runs.selection import NewestAndBest
 class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of one run, in a directory that no other run may have open.
 
-    In a multi-process run, every process makes the same calls. Use it as a context manager, or
-    call `close`, so that the last save is finished.
+    In a run of several processes, all make the same calls. Use it as a context manager, or call
+    `close`, to finish the last save.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Checkpoints(contextlib.AbstractContextManager):
         keep_best: int = 1,
         best_metric: str = "top1",
     ):
-        """Opens or creates `directory`, and removes what a killed run left half-written there.
+        """Opens or creates `directory`, and removes half-written checkpoints of a killed run.
 
-        The `keep_latest` newest (1 or more) and the `keep_best` best checkpoints are kept. Of
-        equal values of `best_metric` the newer is the better one; a checkpoint without metrics,
-        or with NaN, is never among the best. Raises `InputError` for values out of range.
+        Keeps the `keep_latest` newest (1 or more) and the `keep_best` best checkpoints. Among
+        equal values of `best_metric` the newer checkpoint is the better one; one without metrics
+        or with NaN is never among the best. Raises `InputError` for values out of range.
         """
         if keep_latest < 1 or keep_best < 0:
             raise InputError(
@@ -64,14 +64,14 @@ class Checkpoints(contextlib.AbstractContextManager):
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
-                lightweight_initialize=True,  # Else damaged metadata could stop us here.
+                lightweight_initialize=True,  # Otherwise damaged metadata could raise here.
             ),
         )
         for step in self._manager.all_steps():
             try:
                 metrics = read_manifest(self._directory / str(step))["metrics"]
             except DamagedError:
-                continue  # Unranked; `restore_latest` reports it, if it matters.
+                continue  # Unranked; `restore_latest` reports it if it matters.
             self._policy.values[step] = metrics.get(best_metric, math.nan)
 
     def save(
@@ -85,10 +85,10 @@ class Checkpoints(contextlib.AbstractContextManager):
     ) -> None:
         """Starts to save `state`, a pytree of arrays, which may be donated once this returns.
 
-        `config`, a JSON-able dict, is what it takes to build the model again; `training`, another
-        one, is what else the manifest is to hold. Waits for the previous save and raises its
-        error, if it failed. Raises `InputError` if a checkpoint of this or a later step exists,
-        if `metrics` lack the one that ranks checkpoints, or if `config` is not JSON-able.
+        The JSON-able dict `config` builds the model again; `training` holds other facts. Waits for
+        the previous save, and raises its error if it failed. Raises `InputError` if a checkpoint of
+        this or a later step exists, if `metrics` lack the one that ranks checkpoints, or if
+        `config` is not JSON-able.
         """
         latest = self.latest_step
         if latest is not None and step <= latest:
@@ -105,10 +105,10 @@ class Checkpoints(contextlib.AbstractContextManager):
     def add_metrics(
         self, step: int, metrics: dict[str, float], *, training: dict[str, Any] | None = None
     ) -> None:
-        """Gives a checkpoint that was saved without metrics those that rank it; waits for its save.
+        """Adds metrics, which rank it, to a checkpoint that was saved without; waits for its save.
 
         `training` replaces that of the save. Raises `InputError` if there is no such checkpoint,
-        or if the ranking metric is not among the metrics.
+        or if the metrics lack the one that ranks.
         """
         self.wait()
         metrics = self._ranked(metrics)
@@ -118,7 +118,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._policy.values[step] = metrics[self._best_metric]
 
     def has_metrics(self, step: int) -> bool:
-        """Whether a checkpoint has metrics by now; the same answer in all processes."""
+        """Whether a checkpoint has metrics; the same answer in all processes."""
         self.wait()
         return not any_process(not read_manifest(self._directory / str(step))["metrics"])
 
@@ -128,26 +128,26 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._manager.delete(step)
 
     def steps(self) -> list[int]:
-        """Returns the steps that are completely saved, ascending; waits for a running save."""
+        """Returns the steps that are fully saved, in ascending order; waits for a running save."""
         self.wait()
         return sorted(self._manager.all_steps())
 
     @property
     def latest_step(self) -> int | None:
-        """The newest step, None without checkpoints; waits for a running save."""
+        """The newest step, or None without checkpoints; waits for a running save."""
         return max(self.steps(), default=None)
 
     @property
     def best_step(self) -> int | None:
-        """The best step by the metric, None if none has it; waits for a running save."""
+        """The best step by the metric, or None if none has it; waits for a running save."""
         return next(iter(self._policy.best_first(self.steps())), None)
 
     def restore(self, abstract_state: Any, step: int) -> Any:
         """Returns the state saved at `step`.
 
-        `abstract_state` is its pytree with a `jax.ShapeDtypeStruct` for every array, each with
-        the sharding to restore it to, on any devices. Raises `InputError` if there is no such
-        step, if it is damaged, or if it is of another model.
+        `abstract_state` is its pytree with a `jax.ShapeDtypeStruct` for every array, whose
+        sharding may be over any devices. Raises `InputError` if there is no such step, if it is
+        damaged, or if it holds another model.
         """
         self.wait()
         return read_state(self._directory / str(step), abstract_state)
@@ -157,11 +157,10 @@ class Checkpoints(contextlib.AbstractContextManager):
     ) -> tuple[Any, int] | None:
         """Returns the newest readable state up to a step, and its step; None without checkpoints.
 
-        Newer, damaged ones are moved to `damaged_checkpoints` beside the directory, with an absl
-        warning each, so that their steps can be saved again; only, though, once an older one was
-        read: if all fail, the cause may not be the files. Raises `InputError` if none is
-        readable, unless that is to `begin_again`, or if the newest intact one is of another model
-        than `abstract_state`.
+        Moves damaged newer ones to `damaged_checkpoints` beside the directory, with an absl
+        warning for each, so that their steps can be saved again. If all fail, the files may not be
+        the cause: it then moves nothing and raises `InputError`, unless told to `begin_again`.
+        Raises `InputError` too if the newest intact checkpoint holds another model.
         """
         damaged: dict[int, str] = {}
         steps = self.steps()
@@ -172,7 +171,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
 
         def intact(step: int, read: Callable[[Path], Any]) -> Any:
-            """What `read` returns, or None if it finds damage in any process."""
+            """Returns what `read` does, or None if it finds damage in any process."""
             found, why = None, ""
             try:
                 found = read(self._directory / str(step))
@@ -184,7 +183,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             return found
 
         for step in reversed([step for step in steps if step <= at_most]):
-            # The manifest first: Orbax, which reads the rest, waits for all processes.
+            # The manifest first, because Orbax, which reads the rest, waits for all processes.
             if intact(step, read_manifest) is None:
                 continue
             state = intact(step, lambda folder: read_state(folder, abstract_state))
@@ -203,16 +202,16 @@ class Checkpoints(contextlib.AbstractContextManager):
         return None
 
     def wait(self) -> None:
-        """Waits for the running save; raises its error, once, if it failed."""
+        """Waits for the running save; raises its error once if it failed."""
         try:
             with self._system_errors():
                 self._manager.wait_until_finished()
         except BaseException:
-            self._manager.reload()  # Orbax already forgot those to be removed after the save.
+            self._manager.reload()  # Orbax has already dropped those to be removed after the save.
             raise
 
     def close(self) -> None:
-        """Waits for the running save and ends the threads; raises the save's error."""
+        """Waits for the running save and ends the threads; raises the error of the save."""
         try:
             self.wait()
         finally:
@@ -232,7 +231,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def _system_errors(self):
-        """Raises as OSError again what TensorStore, as of a full disk, made a ValueError."""
+        """Turns TensorStore's ValueErrors, of a full disk for example, back into OSErrors."""
         try:
             yield
         except OSError as error:
@@ -247,7 +246,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise OSError(number, os.strerror(number), str(self._directory)) from error
 
     def _set_aside(self, damaged: dict[int, str], used: int | None) -> None:
-        """Moves the damaged steps away; called once every process is done reading them."""
+        """Moves the damaged steps away, once every process has finished reading them."""
         parent = self._directory.parent / "damaged_checkpoints"
         for step, why in damaged.items() if jax.process_index() == 0 else ():
             names = itertools.chain([f"{step}"], (f"{step}-{n}" for n in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""What a run's steps and evaluations measured: `history.jsonl`."""
+"""`history.jsonl`, the metrics of a run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from shift_jax.files import errors_naming, replaced_file
 
 
 class History:
-    """`history.jsonl`: one line for each step's metrics and for each evaluation.
+    """Writes `history.jsonl`, with one line for each step and for each evaluation.
 
     A line is {"step": …, "kind": "train", "loss": …, "top1": …} or {"step": …, "kind": "eval",
-    "split": …, …}. The file holds what led to the present state and nothing else: resuming at a
-    step drops what was written after it.
+    "split": …, …}. The file holds only what led to the present state: resuming at a step drops the
+    lines of later steps.
 
     Args:
       workdir: the run's folder.
-      start_step: drop the lines of later steps.
-      evaluate_again: drop the evaluation of `start_step` too.
+      start_step: step from which the run continues.
+      evaluate_again: whether to drop the evaluation at `start_step` too.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, evaluate_again: bool = False):
@@ -49,7 +49,7 @@ class History:
 
 
 def read_history(workdir: Path) -> list[dict]:
-    """Returns the lines of a run's history; a last line cut off by a crash is left out."""
+    """Returns the lines of a run's history, without a last line that a crash cut off."""
     path = workdir / "history.jsonl"
     records = []
     for line in path.read_text().splitlines() if path.exists() else ():

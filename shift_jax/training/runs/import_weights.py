@@ -1,4 +1,4 @@
-"""Weights of other libraries become a run's folder that `eval.py` takes; and the way back.
+"""Import of other libraries' weights as a run that `eval.py` can evaluate, and export.
 
 The commands are `shift-jax import-weights` and `shift-jax export`.
 """
@@ -39,25 +39,25 @@ def import_weights(
     dataset: str | None = None,
     data_dir: str | None = None,
 ) -> NetworkFile:
-    """Writes a checkpoint with the weights of a file, in the folder of a run.
+    """Writes the weights of a file as a checkpoint in the folder of a run.
 
     Args:
-      output: the folder to make; must not exist or be empty.
+      output: the folder to create; it must not exist, or be empty.
       file, model, arguments, shift_order: see `shift_jax.models.read_network.read_network`.
-      dataset: to evaluate on; None is the file's, or CIFAR-10 or CIFAR-100 by the number of
-        classes for the CIFAR networks, and ImageNet for the others.
-      data_dir: where the dataset is; None is the file's or TFDS's default.
+      dataset: dataset to evaluate on. None means the file's; without one, CIFAR-10 or CIFAR-100 by
+        the number of classes for the CIFAR networks, and ImageNet for the others.
+      data_dir: folder of the dataset; None means the file's or TFDS's default.
 
     Returns:
-      What was imported.
+      The imported network.
 
     Raises:
-      InputError: a file, model or folder that does not fit, or a file that is not what it seems.
+      InputError: a file, model or folder that does not fit, or a damaged file.
     """
     output = Path(output).absolute()
     with as_input_error(output, "choose another --output"):
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(f"{output} is there already: give a new --output folder.")
+            raise InputError(f"{output} already exists: give a new --output folder.")
         imported = read_network(file, model, arguments, shift_order)
         config = _config(imported, dataset, data_dir)
         _write(output, imported.variables, to_dict(config))
@@ -65,7 +65,7 @@ def import_weights(
 
 
 def _write(output: Path, variables: dict, config: dict) -> None:
-    """Makes the folder whole or not at all: beside the target, then moved there."""
+    """Creates the whole folder or nothing."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(output) as temporary:
         claim_workdir(temporary, config)
@@ -84,9 +84,9 @@ def export_safetensors(
 
     Args:
       output: the file.
-      workdir: folder of a run, of which the newest checkpoint is taken.
+      workdir: folder of a run, for its newest checkpoint.
       checkpoint: folder of one checkpoint instead.
-      dtype: of the weights in the file; "bfloat16" halves it and rounds them to 8 bits.
+      dtype: type of the weights in the file; "bfloat16" halves the file and rounds to 8 bits.
 
     Raises:
       InputError: no such run or checkpoint, not exactly one of them, another type, or a file that
@@ -102,7 +102,7 @@ def export_safetensors(
 
 
 def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) -> ExperimentConfig:
-    """The config with which evaluation reads the dataset."""
+    """Returns the config with which evaluation reads the dataset."""
     record = model_record(imported.model)
     given = dict(imported.data or {})
     if dataset not in (None, given.get("name")):

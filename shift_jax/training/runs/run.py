@@ -1,4 +1,4 @@
-"""The folder of a run while it trains: what it goes on from, and what it has cost so far."""
+"""A run while it trains: the checkpoint it resumes from, and how long it has taken."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from shift_jax.training.runs.checkpoints import Checkpoints
 
 
 class Run(contextlib.AbstractContextManager):
-    """A run's folder, which has to be its config's and which no other process may have open.
+    """The checkpoints of a run, and facts about its training that they carry.
 
-    Enter it before its use. In a run of several processes, all make the same calls.
+    It must be entered, and no other process may use the folder. In a run of several processes, all
+    make the same calls.
 
     Args:
-      workdir: the folder.
+      workdir: the run's folder.
       config: plain JSON values.
-      best_metric: ranks the checkpoints, larger is better.
-      identity: JSON-able; a checkpoint with another identity is of another training.
-      commit: of the code.
-      begin_again: what to do if no checkpoint is readable: begin again, or raise.
+      best_metric: name of the metric that ranks the checkpoints, where larger is better.
+      identity: JSON-able facts that must be the same when the run resumes.
+      commit: commit of the code.
+      begin_again: whether to begin again, rather than raise, if no checkpoint is readable.
 
     Attributes:
-      checkpoints: those in the folder, while entered.
-      seconds: what training has taken up to the newest checkpoint.
-      commits: of the code that trained it, the first one first.
+      checkpoints: the checkpoints, while entered.
+      seconds: duration of the training up to the newest checkpoint.
+      commits: commits of the code that trained it, the first one first.
     """
 
     def __init__(
@@ -61,33 +62,33 @@ class Run(contextlib.AbstractContextManager):
         self.checkpoints.close()
 
     def restore(self, template: Any, at_most: float = math.inf) -> tuple[Any, int] | None:
-        """Returns the newest readable state up to step `at_most`, and its step; None without any.
+        """Returns the newest readable state up to step `at_most`, and its step, or None.
 
         Raises:
-          InputError: a state of another training, or none that is readable.
+          InputError: a state of another training, or no readable one.
         """
         found = self.checkpoints.restore_latest(template, at_most, begin_again=self._begin_again)
         if found is not None:
             folder = self.workdir / "checkpoints" / str(found[1])
-            # Checkpoints of older versions do not have it.
+            # Checkpoints of older versions lack it.
             training = read_manifest(folder).get("training", {})
             self._check_identity(folder, training.get("identity", {}))
             self.seconds, self.commits = training.get("seconds", 0.0), training.get("commits", [])
         return found
 
     def resumable_steps(self) -> set[int]:
-        """Returns the steps to go on from without losing more than the newest save."""
+        """Returns the steps from which the run can resume without losing more than one save."""
         steps = self.checkpoints.steps()
         return {0, *steps} if len(steps) < 2 else set(steps)
 
     def save(self, step: int, state: Any) -> None:
-        """Starts to save the state, which may be donated once this returns."""
+        """Starts to save a state, which may be donated once this returns."""
         if self._commit and self._commit not in self.commits:
             self.commits = [*self.commits, self._commit]
         self.checkpoints.save(step, state, config=self.config, training=self._training())
 
     def complete(self, step: int, metrics: dict[str, float]) -> None:
-        """Gives the checkpoint of `step` the metrics of its evaluation."""
+        """Adds the metrics of the evaluation at `step` to its checkpoint."""
         self.checkpoints.add_metrics(step, metrics, training=self._training())
 
     def _training(self) -> dict[str, Any]:
@@ -98,32 +99,32 @@ class Run(contextlib.AbstractContextManager):
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):
                 raise InputError(
-                    f"{folder} is of another training ({key} is {theirs.get(key)!r} there and "
+                    f"{folder} belongs to another training ({key} is {theirs.get(key)!r} there and "
                     f"{ours.get(key)!r} here): choose another --workdir, or delete that one."
                 )
 
 
 def restore_together(runs: Sequence[Run], template: Any) -> tuple[list[Any], int] | None:
-    """Returns the states of runs that train side by side, and the step that all of them are at.
+    """Returns the states of several runs at the newest common step, and that step, or None.
 
-    That is the newest that all have; newer checkpoints are removed. None is step 0.
+    Removes newer checkpoints. None means step 0.
 
     Args:
-      runs: that have one of their `resumable_steps` in common.
-      template: of each run's state, as for `Checkpoints.restore`.
+      runs: runs whose `resumable_steps` overlap.
+      template: the abstract state of each run, as for `Checkpoints.restore`.
 
     Raises:
-      InputError: runs that cannot go on from the same step, and what `Run.restore` raises.
+      InputError: runs without a common step, or an error of `Run.restore`.
     """
     while True:
         common = set.intersection(*(run.resumable_steps() for run in runs))
         if not common:
-            raise InputError("The runs have no step in common to go on from: train them apart.")
+            raise InputError("The runs cannot resume from a common step: train them separately.")
         restored = [run.restore(template, max(common)) for run in runs]
         steps = {0 if found is None else found[1] for found in restored}
         if len(steps) == 1:
             break
-        # Some were damaged and are set aside now, so that an older step may be the newest.
+        # Damaged checkpoints are set aside now, and an older step may be the newest.
     (step,) = steps
     for run in runs:
         for newer in run.checkpoints.steps():

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and which one is meant by "latest" or "best"."""
+"""The newest and the best checkpoints of a run: which to keep, and which to use."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def checkpoint_of(workdir: Path, which: str) -> Path:
     """Returns the folder of a run's "latest" or "best" checkpoint.
 
     Raises:
-      InputError: not the folder of a run, or no checkpoint in it yet.
+      InputError: a folder without a run, or a run without a checkpoint.
     """
     task = from_dict(read_config(workdir)).task
-    best_metric = task_class(task).best_metric if task else ""  # None is known of imported ones.
+    best_metric = task_class(task).best_metric if task else ""  # Imported weights have no task.
     return find_checkpoint(workdir / "checkpoints", which, best_metric)
 
 
@@ -35,8 +35,8 @@ def find_checkpoint(
 ) -> Path:
     """Returns the folder of the newest checkpoint, or of the one with the largest metric.
 
-    Only reads, so that it can look at the checkpoints of a run that is still training. Raises
-    `InputError` if there is none, or none with that metric.
+    Only reads, so that the run may still be training. Raises `InputError` if there is none, or
+    none with that metric.
     """
     directory = Path(directory).absolute()
     entries = directory.iterdir() if directory.is_dir() else ()
@@ -59,10 +59,10 @@ def find_checkpoint(
 
 @dataclasses.dataclass
 class NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the newest and the best steps, ranked by `values[step]`, larger being better.
+    """Keeps the newest steps and the best ones by `values[step]`, where larger is better.
 
-    Orbax's own `BestN` sorts NaN anywhere, and takes the metrics of earlier runs from files that
-    stop its manager if they are damaged.
+    Orbax's own `BestN` gives NaN an arbitrary rank, and reads the metrics of earlier runs from
+    files that stop its manager if they are damaged.
     """
 
     keep_latest: int
@@ -70,12 +70,12 @@ class NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
     values: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def best_first(self, steps: Iterable[int]) -> list[int]:
-        """Returns the ranked ones of `steps`, best first."""
+        """Returns those of `steps` that have a rank, best first."""
         ranked = [step for step in steps if not math.isnan(self.values.get(step, math.nan))]
         return sorted(ranked, key=lambda step: (self.values[step], step), reverse=True)
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        """Returns for each checkpoint whether to keep it; called by Orbax at every save."""
+        """Returns whether to keep each checkpoint; Orbax calls it at every save."""
         steps = sorted(info.step for info in checkpoints)
         kept = {*steps[-self.keep_latest :], *self.best_first(steps)[: self.keep_best]}
         return [info.step in kept for info in checkpoints]

@@ -1,4 +1,4 @@
-"""A run's folder: which config it belongs to, and which process has it."""
+"""The folder of a run: the config it belongs to, and the process that locks it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from shift_jax.files import lock, replaced_file
 RUNTIME_ONLY_FIELDS = frozenset(
     field.name for field in walk(ExperimentConfig()) if field.setting.runtime_only
 )
-"""Fields that change how a run is carried out but nothing of what it computes."""
+"""Fields that change how a run is carried out, but not what it computes."""
 
 
 def claim_workdir(workdir: Path, config: dict) -> None:
-    """Makes `workdir` this config's, or checks that it already is.
+    """Writes a config to `workdir`, or checks that it is the one there.
 
     Args:
-      workdir: the run's folder, created when missing.
+      workdir: the run's folder, created if missing.
       config: plain JSON values.
 
     Raises:
@@ -37,8 +37,8 @@ def claim_workdir(workdir: Path, config: dict) -> None:
     if not path.exists():
         if any((workdir / "checkpoints").glob("*")):
             raise InputError(
-                f"{workdir} has checkpoints but no config.json, so that they may be another "
-                "config's: choose another --workdir."
+                f"{workdir} has checkpoints but no config.json, so they may belong to another "
+                "config: choose another --workdir."
             )
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -62,10 +62,10 @@ def claim_workdir(workdir: Path, config: dict) -> None:
 
 
 def _completed(config: dict) -> dict:
-    """Returns a config with the fields that the package has got since it was written."""
+    """Returns a config with the fields that the package has gained since it was written."""
     try:
         return to_dict(from_dict(config))
-    except InputError:  # The comparison then names the fields of another version.
+    except InputError:  # The comparison names the fields of another version.
         return config
 
 
@@ -75,23 +75,23 @@ def _short(value: Any) -> str:
 
 
 def _refuse(workdir: Path, error: OSError) -> NoReturn:
-    """Raises what is to be said of a folder that cannot be written."""
+    """Raises the error for a folder that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise error  # Not the caller's mistake.
+        raise error  # Not the caller's fault.
     raise InputError(
         f"The workdir {workdir} cannot be written ({error.strerror}): choose another."
     ) from error
 
 
 def computed_fields(config: dict) -> dict[str, Any]:
-    """Returns the fields, flat, that change what a run computes."""
+    """Returns the fields, flattened, that change what a run computes."""
     fields = flatten(config)
     free = _runtime_only_fields(fields)
     return {key: value for key, value in fields.items() if key not in free}
 
 
 def _runtime_only_fields(fields: dict[str, Any]) -> set[str]:
-    # A dataset's folder may move with the machine, but of these it is the dataset itself.
+    # A dataset's folder may differ between machines, but for these the folder is the dataset.
     is_folder = fields.get("data.name") in ("folder", "identities", "photos")
     return RUNTIME_ONLY_FIELDS - ({"data.data_dir"} if is_folder else set())
 
@@ -115,7 +115,7 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             _refuse(workdir, error)
-        with contextlib.suppress(OSError):  # On a full disk, a lock without a name in it.
+        with contextlib.suppress(OSError):  # On a full disk, the lock names no owner.
             file.truncate(0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
@@ -125,7 +125,7 @@ def read_config(workdir: Path) -> dict:
     """Returns the config that a workdir belongs to.
 
     Raises:
-      InputError: the folder holds no run, or its config.json is damaged.
+      InputError: a folder without a run, or a damaged config.json.
     """
     path = workdir / "config.json"
     try:
@@ -149,6 +149,6 @@ def read_config(workdir: Path) -> dict:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that `path` is either the old file or the whole new one."""
+    """Writes JSON; `path` holds either the old content or all of the new one."""
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")

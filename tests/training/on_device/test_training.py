@@ -375,7 +375,7 @@ def test_a_state_of_another_training_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"learning_rate is 0.1 there and 0.2 here; choose"):
         train_on_device(other, ARRAYS, folder)
     relabelled = ARRAYS._replace(train_labels=ARRAYS.train_labels[::-1].copy())
-    with pytest.raises(InputError, match="is of another training .images is"):
+    with pytest.raises(InputError, match="belongs to another training .images is"):
         train_on_device(config(), relabelled, folder)
     checkpoint = checkpoint_of(tmp_path, "latest")
     saved = read_manifest(checkpoint)["training"]

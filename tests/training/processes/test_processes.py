@@ -259,9 +259,9 @@ def test_two_processes_train_as_one_and_survive_together(tmp_path):
         survivor = 1 - victim
         assert pair.processes[survivor].end(timeout=60) == 75, pair.text(survivor)
         assert re.search(
-            rf"^error: Process {victim} of this run's 2 ended or cannot be reached, so that "
-            rf"process {survivor} cannot go on: start all of them again; the run resumes from its "
-            r"newest checkpoint\.$",
+            rf"^error: Process {victim} of this run's 2 ended or cannot be reached, and "
+            rf"process {survivor} cannot continue: start all of them again; the run resumes from "
+            r"its newest checkpoint\.$",
             pair.text(survivor),
             re.MULTILINE,
         ), pair.text(survivor)

@@ -191,7 +191,7 @@ def test_without_checkpoints(directory):
         assert checkpoints.latest_step is None
         assert checkpoints.best_step is None
         assert checkpoints.restore_latest(abstract(make_state())) is None
-        with pytest.raises(InputError, match="checkpoints/3 is no checkpoint"):
+        with pytest.raises(InputError, match="checkpoints/3 is not a checkpoint"):
             checkpoints.restore(abstract(make_state()), 3)
 
 
@@ -222,7 +222,9 @@ def test_a_model_without_batch_stats_has_an_empty_collection(directory):
 def test_variables_of_no_intact_checkpoint(directory, path):
     save(directory)
     flip(largest_file(directory / "1"))
-    with pytest.raises(InputError, match=f"{directory / path} is no checkpoint, or a damaged one"):
+    with pytest.raises(
+        InputError, match=f"{directory / path} is not a checkpoint, or a damaged one"
+    ):
         restore_variables(directory / path)
 
 
@@ -311,9 +313,18 @@ def test_nothing_is_moved_if_no_checkpoint_is_readable(directory, said):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (make_state(width=8), r"'params/head/kernel' is bfloat16\[16,10\] there, bfloat16\[8,10\]"),
-        (make_state(rng=jax.random.PRNGKey(0)), r"'rng' is key<fry>\[\] there, uint32\[2\] here"),
-        (make_state().replace(batch_stats={}), "'batch_stats/norm/mean' is .* there, missing here"),
+        (
+            make_state(width=8),
+            r"'params/head/kernel' is bfloat16\[16,10\] there and bfloat16\[8,10\]",
+        ),
+        (
+            make_state(rng=jax.random.PRNGKey(0)),
+            r"'rng' is key<fry>\[\] there and uint32\[2\] here",
+        ),
+        (
+            make_state().replace(batch_stats={}),
+            "'batch_stats/norm/mean' is .* there and missing here",
+        ),
         (make_state().replace(step={"extra": jnp.int32(0)}), "'step/extra' is missing there"),
     ],
 )

@@ -212,7 +212,7 @@ def test_refusals_leave_nothing_behind(make, arguments, sentence, authors_file, 
 def test_the_output_folder_must_be_new(authors_file, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
