@@ -46,9 +46,7 @@ def load_stylizer(folder: str | os.PathLike[str], tile_size: int = 0) -> Stylize
     Raises:
       InputError: no such run or checkpoint, a damaged one, or one of another network.
     """
-    path = Path(folder)
-    if not os.path.isdir(path):
-        raise InputError(f"There is no folder {folder}: name that of a run, or of a checkpoint.")
+    path = _existing_folder(folder)
     if not os.path.isdir(path / "manifest"):
         read_config(path)  # Refuses a folder that is not a run's.
         path = find_checkpoint(path / "checkpoints", "latest", best_metric="")
@@ -77,7 +75,7 @@ def load_verifier(
     Raises:
       InputError: no such run or checkpoint, or not of a face network.
     """
-    path = Path(folder)
+    path = _existing_folder(folder)
     if (path / "checkpoints").is_dir():
         _check_faces(read_config(path)["task"], path)
         path = checkpoint_of(path, "best")
@@ -85,6 +83,12 @@ def load_verifier(
     _check_faces(trained.config.task, path)
     threshold = trained.metrics.get("threshold")
     return Verifier(trained.task, trained.variables, threshold, aligned=aligned, face=face)
+
+
+def _existing_folder(folder: str | os.PathLike[str]) -> Path:
+    if not os.path.isdir(folder):
+        raise InputError(f"There is no folder {folder}: name that of a run, or of a checkpoint.")
+    return Path(folder)
 
 
 def _check_faces(task: str, path: Path) -> None:

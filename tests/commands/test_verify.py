@@ -319,3 +319,8 @@ def test_an_unevaluated_checkpoint_has_no_threshold(trained, capsys):
     verifier = load_verifier(trained[1], aligned=True)
     verifier.threshold = None
     assert "give --threshold" in verifier.verdict(0.5)
+
+
+def test_a_missing_run_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="There is no folder .*/none: name that of a run, or of"):
+        load_verifier(tmp_path / "none")
