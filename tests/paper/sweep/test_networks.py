@@ -65,7 +65,7 @@ def test_depth_20_has_three_seeds():
         (["shiftresnet21-3"], "no network 'shiftresnet21-3' to train.* mean 'shiftresnet20-3'"),
         (["shiftresnet20-x"], "no network 'shiftresnet20-x'"),
         ([""], "no network ''"),
-        (["resnet20-9"], "expansion and factor say how far to reduce a ResNet"),
+        (["resnet20-9"], "expansion and factor set the size of a reduced ResNet"),
         (["resnet20-net-4"], "no reduced ResNet for expansion 4"),
         (["shiftresnet20-net-3"], "has no argument 'reduction'"),
         (["resnet20", "shiftresnet20-3", "resnet20"], "resnet20 is named twice"),
