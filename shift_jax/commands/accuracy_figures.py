@@ -3,8 +3,8 @@
     shift-jax accuracy-figures --results=results/cifar100.csv --output=docs/pictures
 
 Draws figure4.png and figure5.png: our runs in color, the paper's in gray, and beside them our runs
-of other schedules than the paper's. All are drawn over our counts, and Figure 5 over true MACs; the
-paper's counter takes every convolution of a block at the block's input resolution.
+with schedules other than the paper's. All are drawn over our counts, and Figure 5 over true MACs;
+the paper's counter takes every convolution of a block at the block's input resolution.
 """
 
 from argparse import Namespace

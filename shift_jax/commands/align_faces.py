@@ -1,11 +1,11 @@
-"""Finds the faces in a folder of photos with MTCNN and writes them aligned.
+"""Finds the faces in a folder of photos with MTCNN and writes them out aligned.
 
     shift-jax align-faces SRC DST --image_size=160
 
 SRC may hold folders to any depth, as SRC/NAME/NAME_0001.jpg or SRC/NAME/VIDEO/0.jpg. DST gets the
 same names, ending in .jpg: square color JPEGs of quality 95 with eyes, nose and mouth at fixed
-places. An aligned face as JPEG is a third as large as PNG and as quick to read as any. Of two
-photos whose names differ in the ending only, the second gets its whole name, as in b.png.jpg.
+places. A JPEG of an aligned face is a third the size of a PNG and reads as fast. Of two photos
+whose names differ only in the extension, the second gets its whole name, as in b.png.jpg.
 
 DST/align_report.csv says what became of each photo: aligned, cropped, no_face or unreadable, the
 number of faces, the confidence and the distance between the eyes. The same command continues where
@@ -13,7 +13,8 @@ it was stopped: aligned photos are left as they are; those without a face are tr
 --no_face=centre_crop or a lower --min_confidence; unreadable ones always.
 
 One process uses little more than one core: start several, on SRC/A and DST/A, SRC/B and DST/B. The
-environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, and makes TensorFlow talk.
+environment variable TF_ENABLE_ONEDNN_OPTS=1 saves a third of the time, but TensorFlow then prints
+messages.
 """
 
 from argparse import Namespace

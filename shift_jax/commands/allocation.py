@@ -4,7 +4,7 @@
 
 Writes {"name": "from_contributions", "direction_weights": [...]}: the mean contribution of each of
 the strongest directions, 0 for the others (Section 4 of the paper). The sweep trains a network
-with it as --models=shiftresnet20-3@results/from_contributions.json, and the page of results finds
+with it as --models=shiftresnet20-3@results/from_contributions.json, and the results page finds
 it there. `shiftresnet20(direction_weights=...)` and the other ShiftResNets take the weights.
 """
 
@@ -20,7 +20,7 @@ line = CommandLine(
 line.add("--workdir", "Folder of a run.", DIR)
 line.add("--weights", "Name of a shipped network instead.", metavar="NAME")
 line.add("--keep", "How many of the strongest directions keep channels.", number(int), default=5)
-line.add("--name", "Of the allocation.", default="from_contributions")
+line.add("--name", "Name of the allocation.", default="from_contributions")
 line.add("--output", "JSON file, such as results/NAME.json.", FILE, required=True)
 
 

@@ -35,11 +35,14 @@ line = CommandLine("count", "Name one model", "shiftnet_a", takes="model argumen
 line.add("model", "Name such as shiftnet_a; shift_jax.list_models() returns all of them.")
 line.add(
     "--image_size",
-    "Pixels as 224, or height and width as 224x192; without it the published size.",
+    "Side in pixels, such as 224, or height and width, such as 224x192. Default: the published "
+    "size.",
     _image_size,
     metavar="SIZE",
 )
-line.add("--format", "Of the table.", choices=("text", "csv", "json", "markdown"), default="text")
+line.add(
+    "--format", "Format of the table.", choices=("text", "csv", "json", "markdown"), default="text"
+)
 
 
 def main(options: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Evaluates a run, one checkpoint or weights of the package on a whole split.
+"""Evaluates a run, a checkpoint, or shipped weights on a whole split.
 
     shift-jax eval --workdir=runs/quickstart
     shift-jax eval --workdir=runs/quickstart --which=best --split=train
@@ -6,7 +6,7 @@
     shift-jax eval --weights=shiftresnet20-3.cifar100 --data_dir=DIR
     shift-jax eval --workdir=runs/faces --split=lfw --data_dir=DIR --pairs_file=pairs.txt
 
-Prints the task's metrics and writes them as JSON, for some tasks with a picture beside it. In a
+Prints the task's metrics and writes them as JSON, for some tasks with a picture. In a
 checkout `python eval.py` is the same, with absl's flags.
 """
 
@@ -29,13 +29,13 @@ line.add("--workdir", "Folder of a run.", DIR)
 line.add("--checkpoint", "Folder of one checkpoint instead.", DIR)
 line.add("--weights", "Name of shipped weights instead.", metavar="NAME")
 line.add("--which", "Which checkpoint of --workdir.", choices=("latest", "best"), default="latest")
-line.add("--split", "Split to evaluate; without it the config's.")
-line.add("--data_dir", "Where the dataset is; without it where the config says.", DIR)
+line.add("--split", "Split to evaluate. Default: the config's.")
+line.add("--data_dir", "Folder of the dataset. Default: the config's.", DIR)
 line.add("--pairs_file", "Pairs of faces, for --split=lfw or ytf.", FILE)
 line.add(
     "--set",
-    "Field of the config to evaluate with, such as verification.num_pairs=1000. May be given more"
-    " than once.",
+    "Value of a config field for this evaluation, such as verification.num_pairs=1000. May be "
+    "given more than once.",
     _field,
     action="append",
     default=[],
@@ -43,7 +43,7 @@ line.add(
 )
 line.add(
     "--output",
-    "JSON file; without it metrics.json or metrics_SPLIT.json, in the workdir or runs/NAME.",
+    "JSON file. Default: metrics.json or metrics_SPLIT.json in the workdir or runs/NAME.",
     FILE,
 )
 line.add_process_flags()

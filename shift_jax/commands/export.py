@@ -19,11 +19,11 @@ def _output(text: str) -> Path:
 
 
 line = CommandLine("export", "Name a run and a file", "--workdir=runs/x --output=x.safetensors")
-line.add("--workdir", "Folder of a run, for its newest checkpoint.", DIR)
+line.add("--workdir", "Folder of a run, whose newest checkpoint is taken.", DIR)
 line.add("--checkpoint", "Folder of one checkpoint instead.", DIR)
 line.add(
     "--dtype",
-    "Of the weights; bfloat16 writes half the bytes.",
+    "Type of the weights; bfloat16 halves the file.",
     choices=("float32", "bfloat16"),
     default="float32",
 )

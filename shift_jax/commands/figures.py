@@ -17,20 +17,22 @@ line.add("--workdir", "Folder of a run.", DIR)
 line.add("--weights", "Name of a shipped network instead.", metavar="NAME")
 line.add(
     "--module",
-    "Path of a module, such as group1_block2. Without it the first module that keeps its number "
+    "Path of a module, such as group1_block2. Default: the first module that keeps its number "
     "of channels.",
     metavar="PATH",
 )
-line.add("--split", "Of the images; without it the evaluation split.")
-line.add("--num_images", "Spread evenly over the split.", number(int), default=1000)
+line.add("--split", "Split of the images. Default: the evaluation split.")
+line.add(
+    "--num_images", "Number of images, spread evenly over the split.", number(int), default=1000
+)
 line.add(
     "--threshold",
     "Channels with a larger |correlation| are redundant.",
     number(float),
     default=0.9,
 )
-line.add("--data_dir", "Where the dataset is.", DIR)
-line.add("--output", "Without it the run's folder, or this one.", DIR)
+line.add("--data_dir", "Folder of the dataset. Default: the config's, or TFDS's own.", DIR)
+line.add("--output", "Folder for the files. Default: the run's folder, or the current one.", DIR)
 
 
 def main(options: Namespace) -> None:

@@ -1,11 +1,12 @@
-"""Makes the folder of a run, which eval takes, from a file of trained weights.
+"""Turns a file of trained weights into the folder of a run, which eval takes.
 
     shift-jax import-weights FILE --model=shiftresnet20 --expansion=3 --output=DIR
     shift-jax eval --workdir=DIR
 
-FILE is PyTorch's .pth, .pt or .t7, a state dict or a whole module, of which nothing is run; or
-Keras' .h5 or .npz of VGG-16 and VGG-19; or a .safetensors file of shift_jax, which knows its model
-itself. All flags but those below are arguments of the model, such as --expansion=3.
+FILE is a .pth, .pt or .t7 of PyTorch, a state dict or a whole module, none of whose code is run;
+an .h5 or .npz of Keras' VGG-16 or VGG-19; or a .safetensors file that `shift-jax export` wrote,
+which names its own model. All flags but those below are arguments of the model, such as
+--expansion=3.
 """
 
 from argparse import Namespace
@@ -19,12 +20,12 @@ line = CommandLine(
     takes="model arguments",
 )
 line.add("file", "The file of weights.", FILE, metavar="FILE")
-line.add("--model", "Of the network; a .safetensors file knows it.", metavar="NAME")
-line.add("--output", "Folder to make, of a run.", DIR, required=True)
-line.add("--dataset", "What eval is to evaluate on.", metavar="NAME")
+line.add("--model", "Name of the network; a .safetensors file of shift_jax has it.", metavar="NAME")
+line.add("--output", "Folder of the run to make.", DIR, required=True)
+line.add("--dataset", "Dataset for eval.", metavar="NAME")
 line.add(
     "--data_dir",
-    "Where the dataset is; without it where the file says, or TFDS's default.",
+    "Folder of the dataset. Default: the one in the file, or TFDS's own.",
     DIR,
 )
 line.add(

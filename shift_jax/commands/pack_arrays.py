@@ -2,7 +2,7 @@
 
     shift-jax pack-arrays --dataset=cifar100 --data_dir=DIR --output=cifar100.npz
 
-Reading the file needs NumPy only; shift-jax sweep --arrays=FILE does.
+shift-jax sweep --arrays=FILE reads the file, which needs NumPy only.
 """
 
 from argparse import Namespace
@@ -12,8 +12,8 @@ from shift_jax.commands.line import DIR, FILE, CommandLine
 line = CommandLine(
     "pack-arrays", "Name a dataset and a file", "--dataset=cifar100 --output=cifar100.npz"
 )
-line.add("--dataset", "Which one.", choices=("digits", "cifar10", "cifar100"), required=True)
-line.add("--data_dir", "TFDS's folder; without it TFDS's default.", DIR)
+line.add("--dataset", "Dataset to write.", choices=("digits", "cifar10", "cifar100"), required=True)
+line.add("--data_dir", "TFDS's folder. Default: TFDS's own.", DIR)
 line.add("--output", "File to write.", FILE, required=True)
 
 

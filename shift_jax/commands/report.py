@@ -1,8 +1,8 @@
-"""Reports what a classification run came to: a short table and a picture.
+"""Summarizes a classification run in a short table and a picture.
 
     shift-jax report --workdir=runs/quickstart
 
-Prints train and test top-1, parameters, MACs and where everything is; draws report.png with the
+Prints train and test top-1, parameters, MACs, and the paths of the files; draws report.png with the
 training curves and a dozen test images with their predictions.
 """
 

@@ -2,8 +2,8 @@
 
     shift-jax results --output=docs/results.md
 
-Reads the runs on CIFAR-100 and CIFAR-10, and beside them the allocations that are not named ones,
-results/NAME.json.
+Reads the runs on CIFAR-100 and CIFAR-10, and the allocations beside them that are not
+built in, results/NAME.json.
 """
 
 from argparse import Namespace

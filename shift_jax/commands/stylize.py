@@ -6,11 +6,11 @@
     shift-jax stylize frames/ --style=mosaic --output=painted_frames/
 
 With several styles (--style=a,b, or --style and --model more than once), a photo becomes a contact
-sheet, and a folder a folder for each style.
+sheet, and a folder becomes a folder for each style.
 
-The images of a folder, those in folders below it too, keep their names; the frames of a video can
-be such a folder. Those that cannot be read, .heic and cameras' raw files among them, are left out
-and listed at the end, with exit status 2.
+The images of a folder and its subfolders keep their names, so a folder can hold the frames of a
+video. Images that cannot be read, .heic and cameras' raw files among them, are left out and listed
+at the end, with exit status 2.
 """
 
 from argparse import ArgumentTypeError, Namespace
@@ -48,7 +48,7 @@ line.add(
 line.add("--output", "The file or folder to write.", PATH)
 line.add(
     "--max_size",
-    "Scale photos down first, to a longer side of at most so many pixels; 0 keeps them.",
+    "Scale photos down first, to a longer side of at most this many pixels; 0 keeps their size.",
     _pixels(1),
     default=0,
     metavar="PIXELS",

@@ -5,14 +5,14 @@
 Goes through Table 1, 2, 4 or 5 in the order of importance; Figures 4 and 5 show Table 5. Each
 finished run is a row of --results, and what has a row is never trained again. The same command
 continues where it was stopped or killed or ran out of time: from the last saved epoch of the
-network begun, on a CPU from its last two minutes.
+network that was training, on a CPU at most two minutes back.
 
 A network that cannot be trained does not stop the others; the status is then 2 and not 0. On a GPU
-the seeds of a network train at the same time, or one by one where its memory does not suffice for
-all; on a CPU all networks come with their first seed first.
+the seeds of a network train at the same time, or one by one where its memory is too small for
+all; on a CPU the first seed of every network comes first.
 
 On a CPU under Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment saves a tenth of the
-time. Several such commands at the same time, on a core or a GPU each, train different networks:
+time. Several such commands at the same time, each on its own core or GPU, train different networks:
 taskset -c 0 shift-jax sweep …, taskset -c 1 shift-jax sweep …
 """
 
@@ -34,21 +34,21 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 line = CommandLine("sweep")
-line.add("--table", "Of the paper: 1, 2, 4 or 5.", number(int, 1), default=5)
+line.add("--table", "Table of the paper: 1, 2, 4 or 5.", number(int, 1), default=5)
 line.add(
     "--models",
-    "These in place of a table, in this order: shiftresnet20-3, resnet20-module-1, "
-    "shiftresnet20-3@cross, shiftresnet20-3@alloc.json; @ names an allocation, see shift-jax "
-    "allocation.",
+    "Networks to train instead of a table, in this order, such as shiftresnet20-3, "
+    "resnet20-module-1, shiftresnet20-3@cross or shiftresnet20-3@alloc.json; @ names an "
+    "allocation, see shift-jax allocation.",
     metavar="NAME[,NAME …]",
 )
 line.add(
     "--dataset",
-    "digits is for trying the sweep.",
+    "Dataset; digits is for trying the sweep.",
     choices=("digits", "cifar10", "cifar100"),
     default="cifar100",
 )
-line.add("--data_dir", "TFDS's folder.", DIR)
+line.add("--data_dir", "TFDS's folder. Default: TFDS's own.", DIR)
 line.add(
     "--arrays",
     "The dataset as arrays, from shift-jax pack-arrays, in place of --data_dir.",
@@ -56,33 +56,33 @@ line.add(
 )
 line.add(
     "--seeds",
-    "Without it 0,1,2 for networks of depth 20 and 0 for the others.",
+    "Seeds to train. Default: 0,1,2 for networks of depth 20 and 0 for the others.",
     _seeds,
     metavar="SEED[,SEED …]",
 )
 line.add(
     "--epochs",
-    "Of the schedule; fewer keep the recipe's proportions.",
+    "Length of the schedule; fewer epochs keep the recipe's proportions.",
     number(int, 1),
     default=164,
 )
 line.add(
     "--budget_minutes",
-    "After them the sweep saves and ends. It does not begin a network that would take longer than"
-    " what remains, as far as the rows of this device tell.",
+    "Time after which the sweep saves and ends. It does not begin a network that would take longer "
+    "than what remains, as far as this device's rows tell.",
     number(float, 0),
     default=math.inf,
     metavar="MINUTES",
 )
 line.add(
     "--results",
-    "CSV file, to which several sweeps may write at the same time. Without it results/DATASET.csv.",
+    "CSV file, to which several sweeps may write at the same time. Default: results/DATASET.csv.",
     FILE,
 )
 line.add(
     "--workdir",
-    "What is saved; eval takes the folder of a finished run in it. Sweeps that share it do not "
-    "train the same network.",
+    "Folder for checkpoints; eval takes the folder of a finished run in it. Sweeps that share it "
+    "do not train the same network.",
     DIR,
     default=Path("runs/sweep"),
 )

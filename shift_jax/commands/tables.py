@@ -1,4 +1,4 @@
-"""Prints the paper's tables beside what this package's networks really count.
+"""Prints the paper's tables beside the exact counts of this package's networks.
 
     shift-jax tables --table=5 --format=markdown
 
@@ -13,8 +13,8 @@ from argparse import Namespace
 from shift_jax.commands.line import CommandLine, number
 
 line = CommandLine("tables")
-line.add("--table", "Number of one table; without it all.", number(int))
-line.add("--format", "Of the tables.", choices=("text", "markdown", "json"), default="text")
+line.add("--table", "Number of one table. Default: all.", number(int))
+line.add("--format", "Format of the tables.", choices=("text", "markdown", "json"), default="text")
 
 
 def main(options: Namespace) -> None:

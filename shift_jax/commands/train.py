@@ -1,4 +1,4 @@
-"""Trains what a config describes; the same command again resumes.
+"""Trains the network that a config describes; the same command again resumes.
 
     shift-jax train --config=configs/quickstart.py --workdir=runs/quickstart
     shift-jax train --config=configs/cifar.py:cifar100,shiftresnet20,expansion=3 --workdir=runs/x

@@ -5,10 +5,11 @@
     shift-jax verify a.jpg --gallery=faces.npz --model=runs/faces
 
 The first prints the similarity of two photos (the cosine of their embeddings, -1 to 1), the
-threshold and the verdict; the second writes the embeddings of all photos below a folder; the third
-lists the faces of such a file, made with the same network, that are nearest to a photo's.
+threshold and the verdict; the second writes the embeddings of all photos in a folder and its
+subfolders; the third lists the faces of such a file, made with the same network, that are nearest
+to a photo's.
 
---embed writes its file at the end: stopped before, by Ctrl-C or SIGTERM, it writes nothing.
+--embed writes its file at the end; if Ctrl-C or SIGTERM stops it before, it writes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 line = CommandLine("verify")
-line.add("photos", "Two photos, or one.", PATH, nargs="*", metavar="PHOTO")
+line.add("photos", "Two photos to compare, or one for --gallery.", PATH, nargs="*", metavar="PHOTO")
 line.add("--model", "Folder of a run, whose best checkpoint is taken, or of one checkpoint.", DIR)
 line.add("--embed", "Folder of photos to write the embeddings of.", DIR)
 line.add("--output", "Where --embed writes them.", FILE)
@@ -34,7 +35,7 @@ line.add("--gallery", "File of --embed to search for a photo's face.", FILE)
 line.add(
     "--aligned",
     "Whether the photos are aligned faces already, like those that the network was trained on; "
-    "else MTCNN finds and aligns them (pip install shift_jax[faces]).",
+    "otherwise MTCNN finds and aligns them (pip install shift_jax[faces]).",
     bool,
     default=False,
 )
@@ -45,7 +46,8 @@ line.add(
 )
 line.add(
     "--threshold",
-    "In place of the one that was best when the checkpoint was evaluated.",
+    "Similarity above which two faces count as one person. Default: the best one in the "
+    "checkpoint's evaluation.",
     number(float, -1, 1, "a similarity"),
 )
 line.add("--count", "How many of the nearest faces to list. Default: 5.", number(int, 1))

@@ -200,7 +200,7 @@ def test_photos_are_embedded_batch_by_batch_and_a_stop_writes_nothing(
     with pytest.raises(SystemExit) as stop:
         call_command("verify", ["--help"])
     assert not stop.value.code
-    assert "stopped before, by Ctrl-C or SIGTERM, it writes nothing" in capsys.readouterr().out
+    assert "if Ctrl-C or SIGTERM stops it before, it writes nothing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
