@@ -116,7 +116,9 @@ class CommandLine(argparse.ArgumentParser):
             choices=("auto", "always", "never"),
             default="auto",
         )
-        self.add("--coordinator_address", "Of process 0, the same for all.", metavar="HOST:PORT")
+        self.add(
+            "--coordinator_address", "Address of process 0, the same for all.", metavar="HOST:PORT"
+        )
         self.add("--num_processes", "How many processes there are.", number(int, least=1))
         self.add("--process_id", "Number of this process, from 0.", number(int, least=0))
 
@@ -151,7 +153,7 @@ class CommandLine(argparse.ArgumentParser):
         raise InputError(f"{message[0].upper()}{message[1:]}. {self._needs}".strip())
 
     def _separate(self, arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-        """The command's own flags and the others, as --flag=value each, and what is no flag."""
+        """The command's own flags and the others, as --flag=value each, and what is not a flag."""
         flags, others, words = [], [], []
         rest = list(arguments)
         while rest:
@@ -167,7 +169,7 @@ class CommandLine(argparse.ArgumentParser):
                 self.print_help()
                 self.exit()
             if not flag.startswith("--"):
-                raise InputError(f"{argument!r} is no flag: flags begin with --.")
+                raise InputError(f"{argument!r} is not a flag: flags begin with --.")
             is_override = self._takes == "config" and flag.startswith(("--config.", "--noconfig."))
             if flag not in self.flags and not is_override and self._takes != "model arguments":
                 raise InputError(

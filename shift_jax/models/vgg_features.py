@@ -226,8 +226,8 @@ def _variables(path: Path, content: _Content, depth: int, count: int) -> dict[st
             used[key] = array = content.tensors[key]
             if array.ndim != len(shape) or reorder(array).shape != shape:
                 raise InputError(
-                    f"{path} is not of VGG-{depth} ({key!r} has shape {array.shape}, which is no "
-                    f"{leaf} of {width} filters on {channels} channels): use a file of "
+                    f"{path} is not of VGG-{depth} ({key!r} has shape {array.shape}, which is "
+                    f"not a {leaf} of {width} filters on {channels} channels): use a file of "
                     f"VGG-{depth} from torchvision or Keras."
                 )
         shapes[name] = {"conv": {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in leaves.items()}}

@@ -50,7 +50,7 @@ def save_roc(
       curves: (scores float [P], same bool [P]) by name, as `verification.verify` takes them.
 
     Raises:
-      InputError: no curve, an extension of no picture, a file that cannot be written, or scores
+      InputError: no curve, an unsupported extension, a file that cannot be written, or scores
         that `verification.roc` refuses.
     """
     # They take seconds to import.
@@ -62,7 +62,7 @@ def save_roc(
     formats = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(
-            f"{path} has an extension of no picture, expected one such as .png or .svg."
+            f"{path} has an unsupported image extension: expected one such as .png or .svg."
         )
     if not curves:
         raise InputError(

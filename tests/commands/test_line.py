@@ -74,7 +74,7 @@ def test_the_last_of_a_repeated_flag_counts_and_a_dash_may_begin_a_photo(line):
         (["", "--size=1"], "^photo= has no value"),
         (["a", "--siz=1"], "^There is no flag --siz: expected --size, .* Did you mean 'size'"),
         (["a", "--tresh", "1"], "^There is no flag --tresh: .* Did you mean 'threshold'"),
-        (["a", "-size=1"], "'-size=1' is no flag: flags begin with --"),
+        (["a", "-size=1"], "'-size=1' is not a flag: flags begin with --"),
         (["a", "--size=0"], "^--size is '0', expected a whole number of at least 1.$"),
         (["a", "--size=1.5"], "^--size is '1.5', expected a whole number of at least 1.$"),
         (["a", "--threshold=nan"], "^--threshold is 'nan', expected a similarity from -1 to 1.$"),

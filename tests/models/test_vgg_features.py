@@ -224,9 +224,9 @@ def bad_files(tmp_path):
         "squeezenet": (squeezenet, "is not of VGG-1[69] .*it has 'features.3.squeeze.weight'"),
         "wide": (
             wide,
-            r"'features.2.weight' has shape \(64, 32, 3, 3\), which is no kernel of 64 fil",
+            r"'features.2.weight' has shape \(64, 32, 3, 3\), which is not a kernel of 64 fil",
         ),
-        "scalar": (scalar, r"'features.0.weight' has shape \(64,\), which is no kernel"),
+        "scalar": (scalar, r"'features.0.weight' has shape \(64,\), which is not a kernel"),
         "holes": (holes, "is not of VGG-1[69] .*some of its convolutions are missing"),
         "no_bias": (no_bias, "is not of VGG-1[69] .*some of its convolutions are missing"),
         "broken": (broken, "cannot be used: Tensor 'features.2.bias' has numbers that are not"),

@@ -62,7 +62,7 @@ def test_a_failure_leaves_the_old_picture(tmp_path):
 
 
 def test_refuses(tmp_path):
-    with pytest.raises(InputError, match="extension of no picture"):
+    with pytest.raises(InputError, match="unsupported image extension"):
         save_roc(tmp_path / "roc.txt", {"a": (SCORES, SAME)})
     with pytest.raises(InputError, match="no ROC curve"):
         save_roc(tmp_path / "roc.png", {})

@@ -61,7 +61,7 @@ def save_figure(path: str | os.PathLike[str], curves: Sequence[Curve], quantity:
       quantity: the horizontal axis.
 
     Raises:
-      InputError: an extension of no picture, or a file that cannot be written.
+      InputError: an unsupported image extension, or a file that cannot be written.
     """
     # They take seconds to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

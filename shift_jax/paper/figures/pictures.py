@@ -21,7 +21,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
       path: the picture; its extension decides the format, such as .png, .svg or .pdf.
 
     Raises:
-      InputError: an extension of no picture, or a file that cannot be written.
+      InputError: an unsupported image extension, or a file that cannot be written.
     """
     path = Path(path)
     formats = figure.canvas.get_supported_filetypes()

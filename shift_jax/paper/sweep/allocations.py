@@ -52,7 +52,7 @@ def read_allocation(path: Path) -> tuple[str, tuple[float, ...]]:
         raise InputError(f"{path} cannot be read ({error.strerror}): name another file.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no allocation: expected JSON with a name and direction_weights, as "
+            f"{path} is not an allocation: expected JSON with a name and direction_weights, as "
             "shift-jax allocation writes."
         ) from error
     try:

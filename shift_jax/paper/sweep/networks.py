@@ -120,7 +120,7 @@ def _parse(name: str) -> NetworkSpec:
         )
     if not model_record(match["model"]).num_classes:
         raise InputError(
-            f"{match['model']} is no classifier: expected a network such as shiftresnet20-3."
+            f"{match['model']} is not a classifier: expected a network such as shiftresnet20-3."
         )
     allocation, weights = "", None
     if match["allocation"]:

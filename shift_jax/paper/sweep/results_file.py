@@ -114,7 +114,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Result]:
         text = whole.decode()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is no table of results (not UTF-8): name another file or restore that one."
+            f"{path} is not a results file (not UTF-8): name another file or restore that one."
         ) from error
     fields = _fields_of(path, text)
     rows = csv.reader(text.split("\n")[1:])
@@ -188,7 +188,7 @@ def _parse(path: Path, line: int, fields: Sequence[str], cells: Sequence[str]) -
         return Result(**values)
     except ValueError as error:
         raise InputError(
-            f"Line {line} of {path} is no result ({error}): fix or remove it."
+            f"Line {line} of {path} is not a result ({error}): fix or remove it."
         ) from error
 
 
@@ -199,7 +199,7 @@ def _fields_of(path: Path, text: str) -> tuple[str, ...]:
     if text.startswith(_OLD_HEADER):
         return _OLD_FIELDS
     raise InputError(
-        f"{path} is no table of results: expected the first line {_HEADER.strip()}; name another "
+        f"{path} is not a results file: expected the first line {_HEADER.strip()}; name another "
         "file."
     )
 

@@ -70,8 +70,8 @@ def test_depth_20_has_three_seeds():
         (["shiftresnet20-net-3"], "has no argument 'reduction'"),
         (["resnet20", "shiftresnet20-3", "resnet20"], "resnet20 is named twice"),
         (["shiftresnet20", "shiftresnet20-1"], "shiftresnet20-1 is named twice"),
-        (["style_transformer"], "style_transformer is no classifier"),
-        (["shiftfacenet"], "shiftfacenet is no classifier"),
+        (["style_transformer"], "style_transformer is not a classifier"),
+        (["shiftfacenet"], "shiftfacenet is not a classifier"),
         (["shiftresnet20-3@none.json"], "none.json cannot be read"),
         (["shiftresnet20-3@corss"], "no allocation 'corss', .*Did you mean 'cross'"),
     ],
@@ -115,11 +115,11 @@ def test_two_allocations_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "is no allocation: expected JSON with a name and direction_weights"),
-        ("[1]", "is no allocation"),
-        ('{"name": "x"}', "is no allocation"),
-        ('{"name": "x", "direction_weights": 3}', "is no allocation"),
-        ('{"name": "x", "direction_weights": "010111010"}', "is no allocation"),
+        ("{", "is not an allocation: expected JSON with a name and direction_weights"),
+        ("[1]", "is not an allocation"),
+        ('{"name": "x"}', "is not an allocation"),
+        ('{"name": "x", "direction_weights": 3}', "is not an allocation"),
+        ('{"name": "x", "direction_weights": "010111010"}', "is not an allocation"),
         ('{"name": "a/b", "direction_weights": [1]}', "name is 'a/b', expected letters"),
         ('{"name": "cross", "direction_weights": [1]}', "name is 'cross', the name of a built-in"),
         (

@@ -98,11 +98,11 @@ def test_a_disk_that_is_full_leaves_the_rows_there_were(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a,b\n1,2\n", "is no table of results: expected the first line"),
-        (HEADER + "resnet20,,,\n", "Line 2 of .* is no result"),
-        (HEADER + "resnet20,,,,x,1,1,1,1,1,1,d,c,r,s\n", "Line 2 of .* is no result .*'x'"),
-        (HEADER + OLD_ROW, "Line 2 of .* is no result .*: fix or remove it"),
-        (OLD_HEADER + OLD_ROW + "resnet20,,,\n", "Line 3 of .* is no result"),
+        ("a,b\n1,2\n", "is not a results file: expected the first line"),
+        (HEADER + "resnet20,,,\n", "Line 2 of .* is not a result"),
+        (HEADER + "resnet20,,,,x,1,1,1,1,1,1,d,c,r,s\n", "Line 2 of .* is not a result .*'x'"),
+        (HEADER + OLD_ROW, "Line 2 of .* is not a result .*: fix or remove it"),
+        (OLD_HEADER + OLD_ROW + "resnet20,,,\n", "Line 3 of .* is not a result"),
         (b"\xff\xfe\n", "not UTF-8"),
     ],
 )
@@ -138,7 +138,7 @@ def test_appending_to_an_old_file_gives_all_rows_the_new_columns(tmp_path, caplo
 def test_an_old_file_with_a_damaged_row_stays_as_it_is(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text(OLD_HEADER + OLD_ROW + "resnet20,,,\n")
-    with pytest.raises(InputError, match="Line 3 of .* is no result"):
+    with pytest.raises(InputError, match="Line 3 of .* is not a result"):
         append_results(path, [SHIFT])
     assert path.read_text() == OLD_HEADER + OLD_ROW + "resnet20,,,\n"
 
@@ -147,7 +147,7 @@ def test_appending_to_what_is_no_table_changes_nothing(tmp_path):
     path = tmp_path / "notes.txt"
     for text in ("not a table\n", "not a table", "a\nb"):
         path.write_text(text)
-        with pytest.raises(InputError, match="is no table of results"):
+        with pytest.raises(InputError, match="is not a results file"):
             append_results(path, [SHIFT])
         assert path.read_text() == text
     with pytest.raises(InputError, match="cannot be used .*: name another file"):
