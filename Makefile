@@ -2,7 +2,7 @@
 # make quickstart  trains and evaluates a ShiftResNet on real digits
 # make test        the everyday tests; make test-slow, the slow ones; make test-all, both
 # make survival    kills and stops training runs dozens of times and compares what they learn
-# make lint        formatting, lint and the one-way imports
+# make lint        formatting, lint, the one-way imports and types
 # make docs        builds the documentation into build/site, strictly
 # make bench       speed of the shift on this device
 
@@ -47,6 +47,7 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/basedpyright
 
 format: venv
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
@@ -24,7 +25,7 @@ _COMMANDS = {
 }
 
 
-class MovedFinder:
+class MovedFinder(Loader):
     """Finds the old modules on `sys.meta_path`, after all finders of modules that exist."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:

@@ -24,6 +24,7 @@ def run(name: str) -> int:
             self.action = action
 
         def parse(self, value):
+            assert callable(self.action.type)  # Never None: `line` gives every flag its type.
             return self.action.type(value) if isinstance(value, str) else value
 
     flags.disclaim_key_flags()  # They are those of the script that calls this.

@@ -54,8 +54,8 @@ def parse_flags(values: flags.FlagValues, arguments: list[str]) -> None:
 def _explain(error: BaseException, arguments: list[str]) -> str:
     """One sentence for what absl and ml_collections raise."""
     innermost = error
-    while innermost.__cause__ or innermost.__context__:
-        innermost = innermost.__cause__ or innermost.__context__
+    while inner := innermost.__cause__ or innermost.__context__:
+        innermost = inner
         # A config file's own sentence, before ml_collections wraps it in its stack trace.
         if isinstance(innermost, InputError) and "Traceback" not in str(innermost):
             return str(innermost)

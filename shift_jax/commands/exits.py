@@ -161,10 +161,11 @@ def _status_of(call: Callable[[], object]) -> tuple[int, bool]:
         return 128 + signal.SIGINT, False
     except Exception as error:
         # Of a stop that was asked for, see `StoppedError`: all that was done is saved.
-        if not hasattr(error, "exit_status"):
+        status = getattr(error, "exit_status", None)
+        if status is None:
             raise
         print(error, file=sys.stderr)
-        return error.exit_status, True
+        return status, True
     return status, True
 
 
@@ -172,5 +173,8 @@ def _returned_status(call: Callable[[], object]) -> int:
     try:
         call()
     except SystemExit as end:  # As after --help.
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
         return end.code or 0
     return 0

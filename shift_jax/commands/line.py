@@ -202,7 +202,7 @@ class RefusedError(Exception):
 def documentation(name: str) -> str:
     """Returns the docstring of a command's module, from its source: python -OO leaves it out."""
     module = Path(__file__).with_name(f"{name.replace('-', '_')}.py")
-    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
 
 
 class _PathType:

@@ -47,7 +47,7 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     if task not in TASKS:
         names = [name for name in TASKS if name]
         raise InputError(
-            f"task is {task!r}, expected one of {', '.join(names)}.{did_you_mean(task, names)}"
+            f"task is {task!r}, expected one of {', '.join(names)}.{did_you_mean(str(task), names)}"
         )
     config = TASKS[task]()
     given = flatten({key: value for key, value in values.items() if (task, key) != _OBSOLETE})

@@ -60,7 +60,7 @@ class Setting:
         return self._allows_one(value)
 
     def _allows_one(self, value: Any) -> bool:
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        if not _is_number(value):
             return True
         return (
             math.isfinite(value)

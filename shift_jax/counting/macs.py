@@ -107,8 +107,8 @@ def walk(jaxpr: Jaxpr, layer: str = "") -> Iterator[Event]:
         tag = _TAG.fullmatch(params["name"]) if primitive == "name" else None
         macs = _product_macs(equation)
         if tag or macs:
-            out = (equation.outvars[0] if macs else equation.invars[0]).aval
-            kind, owner = ("macs", inside) if macs else tag.groups()
+            out = _aval(equation.outvars[0] if macs else equation.invars[0])
+            kind, owner = tag.groups() if tag and not macs else ("macs", inside)
             yield Event(owner, kind, out.shape, out.dtype, macs)
             continue
         inner = [list(walk(nested, inside)) for nested in _nested_jaxprs(params)]
@@ -158,3 +158,8 @@ def _nested_jaxprs(params: dict) -> Iterator[Jaxpr]:
                 yield item.jaxpr
             elif isinstance(item, Jaxpr):
                 yield item
+
+
+def _aval(variable: Any) -> Any:
+    # JAX declares the base class of all values; what networks compute with are shaped arrays.
+    return variable.aval

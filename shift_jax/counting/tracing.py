@@ -40,7 +40,7 @@ def _images(image_shape: tuple[int, int, int]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
 
 
-def _train_argument(model: nn.Module) -> dict[str, bool]:
+def _train_argument(model: nn.Module) -> dict[str, Any]:
     parameters = inspect.signature(model.__call__).parameters.values()
     takes_train = any(
         p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters

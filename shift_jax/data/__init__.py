@@ -12,6 +12,7 @@ from shift_jax.data.augment.inception import random_resized_crop
 from shift_jax.data.augment.transforms import Transform, pad_crop_flip
 from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unreadable_fraction
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
+from shift_jax.data.loading.read_ahead import Batches
 from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
 from shift_jax.data.sources.identities import identity_names, image_paths, load_identities
@@ -19,14 +20,23 @@ from shift_jax.data.sources.identity_split import read_names, split_identities
 from shift_jax.data.sources.listing import IMAGE_EXTENSIONS, image_names, normalized, subfolders
 from shift_jax.data.sources.photos import load_photos, read_photo
 from shift_jax.data.sources.selections import ImageFiles, Subset
-from shift_jax.data.sources.source import EncodedSource, Source, load_source
+from shift_jax.data.sources.source import (
+    DescribedSource,
+    EncodedSource,
+    LabeledSource,
+    Source,
+    load_source,
+)
 
 __all__ = [
     "IMAGE_EXTENSIONS",
     "ArraySource",
+    "Batches",
+    "DescribedSource",
     "EncodedSource",
     "Fingerprint",
     "ImageFiles",
+    "LabeledSource",
     "Source",
     "Subset",
     "Transform",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ class CSC(nn.Module):
             stride=self.stride,
         )
         norm1, norm2 = self._norm("1", train), self._norm("2", train)
-        if not self._folds(norm1):
+        if not (self._folds(norm1) and self._folds(norm2)):
             y = nn.relu(norm1(conv1(x)))
             y = nn.relu(norm2(conv2(y)))
         elif train:
@@ -174,7 +174,7 @@ class CSC(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         return self.norm(train, name=f"norm{suffix}", **types)
 
-    def _folds(self, norm) -> bool:
+    def _folds(self, norm) -> TypeGuard[BatchNorm]:
         """Whether the convolutions apply the normalizations that follow them.
 
         With the implementation "xla", every step stays an operation of its own.
@@ -236,7 +236,9 @@ class CSC(nn.Module):
         if self.stride > 1:
             # ShuffleNet's window; padding 1 gives the ⌈H/s⌉ rows of y.
             images = pooled.reshape(-1, *pooled.shape[-3:])
-            images = nn.avg_pool(images, (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)])
+            window, strides, pads = (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)]
+            # Flax takes pairs, too, which its annotation forgets.
+            images = nn.avg_pool(images, window, strides, pads)  # pyright: ignore[reportArgumentType]
             pooled = images.reshape(*pooled.shape[:-3], *images.shape[-3:])
         if self.shortcut == "pool_concat":
             return jnp.concatenate([pooled, y], axis=-1)

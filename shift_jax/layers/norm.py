@@ -58,6 +58,7 @@ class BatchNorm(nn.BatchNorm):
         if statistics is None:
             mean, variance = mean_average.value, variance_average.value
         else:
+            assert count is not None  # It comes with the sums.
             moments = jnp.stack(statistics) / count
             if self.axis_name is not None and not self.is_initializing():
                 moments = lax.pmean(moments, self.axis_name)

@@ -158,8 +158,9 @@ class ShiftConv(nn.Module):
         if out_scale is not None:
             kernel = kernel * out_scale
             own_bias = None if own_bias is None else own_bias * out_scale
-        biases = [value for value in (own_bias, bias) if value is not None]
-        return kernel, sum(biases) if biases else None
+        if own_bias is None or bias is None:
+            return kernel, bias if own_bias is None else own_bias
+        return kernel, own_bias + bias
 
     def __call__(
         self,
@@ -175,7 +176,7 @@ class ShiftConv(nn.Module):
         relu: bool = False,
         relu_before_residual: bool = False,
         statistics: bool = False,
-    ):
+    ) -> Any:
         """Returns y [..., ⌈H/s⌉, ⌈W/s⌉, N], and with `statistics` its sums.
 
         Args:

@@ -118,7 +118,9 @@ def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 
         rest = (length + 2 * padding - size) % stride
         return (padding, padding + (stride - rest if ceil and rest else 0))
 
-    return nn.max_pool(x, (size, size), (stride, stride), [pads(n) for n in x.shape[1:3]])
+    window, strides, sides = (size, size), (stride, stride), [pads(n) for n in x.shape[1:3]]
+    # Flax takes pairs, too, which its annotation forgets.
+    return nn.max_pool(x, window, strides, sides)  # pyright: ignore[reportArgumentType]
 
 
 def adaptive_avg_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:

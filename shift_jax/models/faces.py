@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from shift_jax.models.inception_resnet import InceptionResNetV1
 from shift_jax.models.network import FeatureMap, Network, check_dropout
 from shift_jax.models.registry import Count, ModelRecord, register
 from shift_jax.models.shiftnet import shiftnet
-from shift_jax.weights.torch.layout import TorchLayout
+from shift_jax.weights.torch.layout import TorchLayout, path_parts
 
 if TYPE_CHECKING:
     from jax import Array
@@ -74,8 +73,8 @@ def facenet(
     """
     if not isinstance(repeats, list | tuple) or len(repeats) != 3:
         raise InputError(f"repeats is {repeats!r}, expected three positive integers.")
-    repeats = tuple(positive_int("repeats", each) for each in repeats)
-    trunk = InceptionResNetV1(repeats=repeats, **common)
+    a, b, c = (positive_int("repeats", each) for each in repeats)
+    trunk = InceptionResNetV1(repeats=(a, b, c), **common)
     return _facenet(trunk, embedding_size, dropout, num_classes, common)
 
 
@@ -129,7 +128,7 @@ def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
 
     def branch(path: str, is_single: bool) -> str:
         # facenet-pytorch does not number the convolution of a branch that has only one.
-        b, c, layer = re.fullmatch(r"branch(\d)_conv(\d)/(\w+)", path).groups()
+        b, c, layer = path_parts(r"branch(\d)_conv(\d)/(\w+)", path)
         layer = "bn" if layer == "norm" else layer
         return f"branch{b}.{layer}" if is_single else f"branch{b}.{c}.{layer}"
 
@@ -142,7 +141,7 @@ def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
             return f"{reductions[part]}.{branch(rest, is_single)}"
         if part.startswith("conv"):
             return f"conv2d_{stem[int(part[4:]) - 1]}.{'bn' if rest == 'norm' else rest}"
-        stage, block = re.fullmatch(r"stage(\d)_(?:block)?(\w+)", part).groups()
+        stage, block = path_parts(r"stage(\d)_(?:block)?(\w+)", part)
         prefix = "block8" if block == "last" else f"repeat_{stage}.{int(block) - 1}"
         if rest == "up":
             return f"{prefix}.conv2d"

@@ -75,7 +75,12 @@ def nearest_network(
     other, others_arguments = best
     name = ", ".join([other.name, *(f"{key}={value!r}" for key, value in others_arguments.items())])
     try:
-        fit(other, others_arguments, tensors, other.torch_layout(others_arguments).tensor_layout())
+        fit(
+            other,
+            others_arguments,
+            tensors,
+            other.known_torch_layout(others_arguments).tensor_layout(),
+        )
     except convert.MisfitError as error:
         return f" The nearest network is {name}, but for that one {error.difference}."
     except InputError as error:
@@ -105,9 +110,11 @@ def _score(
     record: ModelRecord, arguments: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> float:
     """The fraction of all tensors, the file's and the network's, that both have alike."""
-    layout = record.torch_layout(arguments).tensor_layout()
+    layout = record.known_torch_layout(arguments).tensor_layout()
     shapes = _shapes(record, arguments, None if record.num_classes is None else 1)
-    expected = {name: rest for name, *rest in convert.expected_tensors(shapes, layout)}
+    expected = {
+        name: (reorder, shape) for name, reorder, shape in convert.expected_tensors(shapes, layout)
+    }
     tensors = convert.without_shared_prefixes(tensors, expected)
     alike = sum(
         convert.fits(tensors[name], *expected[name]) for name in expected if name in tensors
@@ -119,7 +126,9 @@ def _shapes(
     record: ModelRecord, arguments: Mapping[str, Any], classes: int | None, channels: int = 3
 ) -> Mapping[str, Any]:
     network = create_model(record.name, num_classes=classes, **arguments)
-    return _shapes_of(network, (*record.image_shape[:2], channels))
+    height, width, _ = record.image_shape
+    # Linen makes its modules hashable, which its declaration as a dataclass hides.
+    return _shapes_of(network, (height, width, channels))  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=64)

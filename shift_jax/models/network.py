@@ -13,6 +13,7 @@ from shift_jax.errors import InputError, check_choice
 from shift_jax.layers import Initializer, bias_init_for, he_init, pytorch_init
 
 if TYPE_CHECKING:
+    import numpy as np
     from jax import Array
     from jaxtyping import Float
 
@@ -60,6 +61,11 @@ class Network(nn.Module, kw_only=True):
     initialization: Initialization = "he"
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    if TYPE_CHECKING:
+        # Flax also names what they return for arguments that nobody gives here, such as `mutable`.
+        def init(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+        def apply(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __post_init__(self):
         check_choice("initialization", self.initialization, _INITIALIZERS)
@@ -130,7 +136,7 @@ def _check_dtype(name: str, dtype: Any) -> None:
         )
 
 
-def check_images(x: Array, smallest: int = 1) -> None:
+def check_images(x: Array | np.ndarray, smallest: int = 1) -> None:
     """Raises InputError unless `x` is [B, H, W, C] with sides of at least `smallest` pixels."""
     if x.ndim != 4 or min(x.shape[1:3]) < smallest or not x.shape[3]:
         raise InputError(

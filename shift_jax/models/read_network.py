@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError, check_choice
 from shift_jax.models.fitting import fit, nearest_network
@@ -83,9 +82,10 @@ def read_network(
         if key in arguments:
             raise InputError(f"{key} is not an argument of an import: {why}.")
     kind, metadata, remarks = format_of(file), {}, ""
+    tensors: Mapping[str, np.ndarray] = {}
     if kind == "safetensors":
         variables, metadata = read_safetensors(file)
-        tensors = flatten_dict(variables, sep="/")
+        tensors = convert.flat(variables)
         if "config" in metadata or any(name.startswith("params/") for name in tensors):
             return _ours(file, tensors, metadata, model, arguments)
     if model is None:
@@ -114,7 +114,7 @@ def _torch(
     shift_order: str,
     remarks: str,
 ) -> NetworkFile:
-    layout = record.torch_layout(arguments)
+    layout = record.known_torch_layout(arguments)
     is_interleaved = shift_order == "interleaved" and "order" in record.arguments
     if is_interleaved and layout.to_grouped is None:
         arguments = {**arguments, "order": "interleaved"}
@@ -135,6 +135,7 @@ def _keras(record: ModelRecord, arguments: dict[str, Any], file: Path) -> Networ
         )
     layout = record.keras_layout()
     fitted = fit(record, arguments, read_keras(file), layout)
+    assert layout.mean and layout.std
     data = {"mean": list(layout.mean), "std": list(layout.std)}
     return NetworkFile(record.name, arguments, **fitted, data=data)
 
@@ -156,7 +157,7 @@ def _ours(
         try:
             config = json.loads(metadata["config"])
             arguments, data = dict(config["model"]), dict(config["data"])
-            model = arguments.pop("name")
+            model = str(arguments.pop("name"))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{file} does not say which network it is of: give --model=NAME."

@@ -76,6 +76,11 @@ class ModelRecord:
     torch_layout: Callable[[Mapping[str, Any]], TorchLayout] | None = None
     keras_layout: Callable[[], TensorLayout] | None = None
 
+    def known_torch_layout(self, arguments: Mapping[str, Any]) -> TorchLayout:
+        """Returns the layout in PyTorch of a network that has one, with these arguments."""
+        assert self.torch_layout is not None
+        return self.torch_layout(arguments)
+
     @property
     def parameters(self) -> int | None:
         """Number of trained parameters of the default configuration, if recorded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from shift_jax.layers import CSC, Initializer, batch_norm, he_init, middle_channels
+from shift_jax.weights.torch.layout import path_parts
 
 if TYPE_CHECKING:
     from jax import Array
@@ -134,7 +134,7 @@ def torch_block_names(
     def name(path: str) -> str:
         if path in outside:
             return outside[path]
-        group, block, layer = re.fullmatch(r"group(\d+)_block(\d+)/(.+)", path).groups()
+        group, block, layer = path_parts(r"group(\d+)_block(\d+)/(.+)", path)
         return f"layer{group}.{int(block) - 1}.{inside.get(layer, layer)}"
 
     return name

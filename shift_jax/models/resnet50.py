@@ -103,9 +103,9 @@ def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
     return TorchLayout("torchvision", torch_block_names(outside, inside))
 
 
-def _planes(width: float) -> tuple[int, ...]:
+def _planes(width: float) -> tuple[int, int, int, int]:
     check_width(width, 64)
-    return tuple(int(planes * width) for planes in (64, 128, 256, 512))
+    return int(64 * width), int(128 * width), int(256 * width), int(512 * width)
 
 
 register(

@@ -139,11 +139,12 @@ def shiftnet(
     )
 
 
-for _variant, _table, _parameters, _macs in (
+_PUBLISHED: tuple[tuple[Literal["a", "b", "c"], str, int, int], ...] = (
     ("a", "Tables 6 and 7", 4187720, 1424306176),
     ("b", "Table 7", 1183000, 370956288),
     ("c", "Table 7", 784136, 155600896),
-):
+)
+for _variant, _table, _parameters, _macs in _PUBLISHED:
     register(
         ModelRecord(
             f"shiftnet_{_variant}",

@@ -56,7 +56,9 @@ class ShuffleUnit(nn.Module):
         y = conv(features, groups=_GROUPS, activation=None, name="conv2")(y, train)
         if self.stride == 1:
             return nn.relu(x + y)
-        pooled = nn.avg_pool(x, (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)])
+        window, strides, padding = (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)]
+        # Flax takes pairs, too, which its annotation forgets.
+        pooled = nn.avg_pool(x, window, strides, padding)  # pyright: ignore[reportArgumentType]
         return nn.relu(jnp.concatenate([pooled, y], axis=-1))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +14,7 @@ from shift_jax.layers import Initializer, he_init
 from shift_jax.models.blocks import ConvNorm, max_pool
 from shift_jax.models.network import FeatureMap, Network, check_dropout, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
-from shift_jax.weights.torch.layout import TorchLayout
+from shift_jax.weights.torch.layout import TorchLayout, path_parts
 
 if TYPE_CHECKING:
     from jax import Array
@@ -58,7 +57,7 @@ class SqueezeNet(Network, kw_only=True):
       dropout: rate before the classifier in training, which needs the RNG "dropout".
     """
 
-    version: Literal["1.0", "1.1"] = "1.0"
+    version: str = "1.0"
     dropout: float = 0.5
 
     @nn.compact
@@ -110,7 +109,7 @@ def _torch_layout(arguments: Mapping[str, Any]) -> TorchLayout:
     def name(path: str) -> str:
         if path in ("stem/conv", "classifier/conv"):
             return {"stem/conv": "features.0", "classifier/conv": "classifier.1"}[path]
-        number, layer = re.fullmatch(r"fire(\d)/(\w+)/conv", path).groups()
+        number, layer = path_parts(r"fire(\d)/(\w+)/conv", path)
         return f"features.{positions[int(number) - 2]}.{layer}"
 
     return TorchLayout("torchvision", name)

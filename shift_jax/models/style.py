@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from shift_jax import ops
 from shift_jax.errors import check_choice
 from shift_jax.layers import Initializer, ShiftConv, bias_init_for, he_init
 from shift_jax.models import style_torch
@@ -65,8 +66,8 @@ class StyleConv(nn.Module):
     use_shift: bool = False
     upsample: int = 1
     pad: bool = True
-    order: str = "grouped"
-    implementation: str | None = None
+    order: ops.Order = "grouped"
+    implementation: ops.Implementation | None = None
     kernel_init: Initializer = he_init
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -127,8 +128,8 @@ class StyleTransformer(Network, kw_only=True):
     num_classes: int = 0
     kernels: Kernels = _KERNELS["released"]
     use_shift: bool = False
-    order: str = "grouped"
-    implementation: str | None = None
+    order: ops.Order = "grouped"
+    implementation: ops.Implementation | None = None
 
     @nn.compact
     def __call__(
@@ -203,8 +204,8 @@ def style_transformer(*, variant: Variant = "released", **common) -> StyleTransf
 def shift_style_transformer(
     *,
     variant: Variant = "released",
-    order: str = "grouped",
-    implementation: str | None = None,
+    order: ops.Order = "grouped",
+    implementation: ops.Implementation | None = None,
     **common,
 ) -> StyleTransformer:
     """The image transformer with shifts and pointwise convolutions (Table 10).

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shift_jax.weights.torch.layout import TorchLayout
+from shift_jax.weights.torch.layout import TorchLayout, path_parts
 
 _NORMS = {"down1": 1, "down2": 2, "down3": 3, "up1": 4, "up2": 5}
 _NAMES = {"down": "conv", "up": "deconv"}
@@ -35,7 +35,7 @@ def _layout(shifts: tuple[str, ...]) -> TorchLayout:
             return "res{}.in{}".format(*residual.groups()) if residual else f"in{_NORMS[layer]}"
         if residual:
             return "res{}.conv{}.".format(*residual.groups()) + ("conv" if shifts else "conv2d")
-        kind, number = re.fullmatch(r"(down|up)(\d)", layer).groups()
+        kind, number = path_parts(r"(down|up)(\d)", layer)
         if layer not in shifts:
             return f"{_NAMES[kind]}{number}.conv2d"
         return f"{_NAMES[kind]}{number}." + ("conv" if kind == "down" else "conv2d.conv")

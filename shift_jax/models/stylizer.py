@@ -99,7 +99,9 @@ def load_style(name: str, tile_size: int = 0) -> Stylizer:
             f"There is no style {name!r}, expected one of {', '.join(names)}."
             f"{did_you_mean(name, names)}"
         )
-    return Stylizer(*load_pretrained(_SHIPPED, tag=name), tile_size)
+    model, variables = load_pretrained(_SHIPPED, tag=name)
+    assert isinstance(model, StyleTransformer)
+    return Stylizer(model, variables, tile_size)
 
 
 # Compiled once for each size, whatever the weights.

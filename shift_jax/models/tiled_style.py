@@ -191,6 +191,7 @@ def _convolved(
         moments += Moments(
             height * width, np.asarray(mean, np.float64), np.asarray(squares, np.float64)
         )
+    assert array is not None  # An image has at least one tile.
     return array, moments
 
 
@@ -221,7 +222,7 @@ def _tile(
 
 
 def _in_strips(
-    convolve: Callable[[Array], Array],
+    convolve: Callable[[Array], Any],
     x: Array,
     convolution: StyleConv,
     size: tuple[int, int],
@@ -283,4 +284,4 @@ def _norm(moments: Moments, params: Mapping[str, Any]) -> _Norm:
     variance = moments.squares / moments.count
     scale, offset = (np.asarray(params[name], np.float32) for name in ("scale", "bias"))
     multiplier = scale / np.sqrt(variance + EPSILON)
-    return _Norm(moments.mean.astype(np.float32), multiplier.astype(np.float32), offset)
+    return _Norm(np.asarray(moments.mean, np.float32), multiplier.astype(np.float32), offset)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError, check_choice
 from shift_jax.models.vgg import CONVOLUTIONS, WIDTHS, keras_layout, torch_layout
@@ -109,7 +108,8 @@ def read_vgg_features(path: str | os.PathLike, depth: int, layers: Iterable[str]
     variables = _variables(path, content, depth, known.index(deepest) + 1)
     return VggFeatures(
         {name: (conv["conv"]["kernel"], conv["conv"]["bias"]) for name, conv in variables.items()},
-        *(255 * np.asarray(values, np.float32) for values in (content.mean, content.std)),
+        255 * np.asarray(content.mean, np.float32),
+        255 * np.asarray(content.std, np.float32),
         depth,
     )
 
@@ -145,11 +145,12 @@ def _read(path: Path) -> _Content:
     kind = format_of(path)
     if kind == "keras":
         layout = keras_layout()
+        assert layout.mean and layout.std
         return _Content(read_keras(path), lambda _: layout, r"block\d+_.*", layout.mean, layout.std)
     if kind == "torch":
         return _torch(read_torch(path).tensors)
     variables, metadata = read_safetensors(path)
-    tensors = flatten_dict(variables, sep="/")
+    tensors = convert.flat(variables)
     if not any(name.startswith("params/") for name in tensors):
         return _torch(tensors)
     layout = convert.our_layout()

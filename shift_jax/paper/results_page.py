@@ -96,6 +96,7 @@ def results_page(
       weights: direction weights by name of allocations that are not built in.
     """
     analyzed = weights_named(_ANALYZED)
+    assert analyzed.top1 is not None
     groups, groups_10 = (
         [group for group in grouped_runs(results) if group.runs[0].is_controlled]
         for results in (cifar100, cifar10)

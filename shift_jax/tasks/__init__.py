@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shift_jax.config import StyleConfig, check
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import jax
 
     from shift_jax.config import ExperimentConfig
+    from shift_jax.data import Batches
 
 
 class Task(Protocol):
@@ -33,10 +33,18 @@ class Task(Protocol):
       fractions: the metrics that are shown as percentages.
     """
 
-    steps_per_epoch: int
-    examples_per_epoch: int
-    num_classes: int | None
-    batch_sizes: tuple[int, ...]
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def examples_per_epoch(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int | None: ...
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]: ...
+
     eval_batch_size: int
     eval_split: str
     best_metric: str
@@ -47,20 +55,25 @@ class Task(Protocol):
 
     def init(self, rng: jax.Array) -> dict:
         """Returns fresh variables: "params" and, with BatchNorm, "batch_stats"."""
+        ...
 
-    def train_batches(self, start_step: int) -> Iterator[dict]:
+    def train_batches(self, start_step: int) -> Batches:
         """Yields this process's rows of each global batch, from `start_step` on, without end."""
+        ...
 
-    def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
+    def eval_batches(self, split: str, batch_size: int) -> Batches:
         """Yields this process's rows of a split's batches, masked where there is no example."""
+        ...
 
     def loss(
         self, variables: dict, batch: dict, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Returns (mean loss, (new batch_stats, scalar metrics)) of a training batch."""
+        ...
 
     def evaluation_outputs(self, variables: dict, batch: dict) -> dict[str, jax.Array]:
         """Returns sums over the unmasked examples of a batch, and arrays with a row for each."""
+        ...
 
     def summarize(self, split: str, outputs: dict[str, Any]) -> dict[str, float]:
         """Returns a split's metrics.
@@ -70,15 +83,25 @@ class Task(Protocol):
           outputs: those of `evaluation_outputs` over all batches: scalars are added up, arrays
             joined, with rows of masked examples at their ends.
         """
+        ...
 
     def report(self, split: str, outputs: dict[str, Any], path: Path) -> tuple[str, dict]:
         """Returns what to print of a split, and what the JSON file `path` is to hold.
 
         It may draw a picture, named as that file but for the ending.
         """
+        ...
 
     def draw(self, split: str, outputs: dict[str, Any], path: Path) -> None:
         """Draws what people want to see of a split while training goes on, if anything."""
+
+
+class TaskClass(Protocol):
+    """What is known of a task before there is a config."""
+
+    best_metric: str
+
+    def __call__(self, config: Any) -> Task: ...
 
 
 _TASKS = {
@@ -88,7 +111,7 @@ _TASKS = {
 }
 
 
-def task_class(name: str) -> type[Task]:
+def task_class(name: str) -> TaskClass:
     """Returns the class of the task with this name; InputError when there is none."""
     if name not in _TASKS:
         raise InputError(

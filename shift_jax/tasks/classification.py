@@ -15,9 +15,8 @@ from shift_jax.errors import InputError
 from shift_jax.tasks.image_task import ImageTask
 
 if TYPE_CHECKING:
-    from flax import linen as nn
-
     from shift_jax.config import ClassificationConfig
+    from shift_jax.models.network import Network
 
 
 class Classification(ImageTask):
@@ -54,7 +53,7 @@ class Classification(ImageTask):
         )
 
     @cached_property
-    def model(self) -> nn.Module:
+    def model(self) -> Network:
         """The network, with as many outputs as the dataset has classes."""
         return self._network(num_classes=self._train_source.num_classes)
 

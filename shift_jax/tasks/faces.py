@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shift_jax.config import FacesConfig
+    from shift_jax.models.network import Network
 
 
 class Faces(ImageTask):
@@ -83,7 +84,7 @@ class Faces(ImageTask):
         settings = self.config.data
         return self._load(settings.name, settings.data_dir, self._trained_on)
 
-    def _load(self, name: str, data_dir: str, names: list[str]) -> data.Source:
+    def _load(self, name: str, data_dir: str, names: list[str]) -> data.LabeledSource:
         size = self.config.data.image_size
         return data.load_identities(name, data_dir or None, size, names=names)
 
@@ -99,7 +100,7 @@ class Faces(ImageTask):
         """
         return self._pairs_and_source(split)[0]
 
-    def _pairs_and_source(self, split: str) -> tuple[Pairs, data.Source]:
+    def _pairs_and_source(self, split: str) -> tuple[Pairs, data.DescribedSource]:
         check_choice("The split", split, PAIR_PROTOCOLS)
         if split not in self._compared:
             self._compared[split] = (
@@ -108,10 +109,10 @@ class Faces(ImageTask):
         return self._compared[split]
 
     @cached_property
-    def _compared(self) -> dict[str, tuple[Pairs, data.Source]]:
+    def _compared(self) -> dict[str, tuple[Pairs, data.DescribedSource]]:
         return {}
 
-    def _open_benchmark(self, split: str) -> tuple[Pairs, data.Source]:
+    def _open_benchmark(self, split: str) -> tuple[Pairs, data.DescribedSource]:
         settings = self.config.verification
         if not settings.data_dir:
             raise InputError(
@@ -134,7 +135,7 @@ class Faces(ImageTask):
         pairs = pairs.without(seen)
         return pairs, data.ImageFiles(tuple(pairs.images), self.config.data.image_size)
 
-    def _open_others(self, split: str) -> tuple[Pairs, data.Source]:
+    def _open_others(self, split: str) -> tuple[Pairs, data.DescribedSource]:
         """Opens the pairs of identities that were not trained on."""
         settings = self.config.verification
         where = (self.config.data.name, self.config.data.data_dir)
@@ -160,7 +161,7 @@ class Faces(ImageTask):
                 f"The {len(names)} identities that are not trained on do not have the pairs that "
                 f"verification.num_pairs and num_folds ask for: {error}"
             ) from error
-        return pairs, data.Subset(source, pairs.images)
+        return pairs, data.Subset(source, np.asarray(pairs.images))
 
     @cached_property
     def model(self) -> FaceClassifier:
@@ -176,7 +177,7 @@ class Faces(ImageTask):
         )
 
     @cached_property
-    def network(self):
+    def network(self) -> Network:
         """The embedding network alone, which does not depend on the identities."""
         return self._network(num_classes=0)
 
@@ -190,7 +191,7 @@ class Faces(ImageTask):
 
     def init(self, rng: jax.Array) -> dict:
         images = jnp.zeros((1, *self.image_shape))
-        return self.model.init(rng, images, jnp.zeros(1, jnp.int32), train=False)
+        return dict(self.model.init(rng, images, jnp.zeros(1, jnp.int32), train=False))
 
     def embeddings(self, variables: dict, images: jax.Array) -> jax.Array:
         """Returns float32 [B, D], not of unit length, for uint8 [B, H, W, C], in inference mode."""
@@ -265,9 +266,8 @@ class Faces(ImageTask):
         return "\n".join(lines), record
 
     def _scores(self, split: str, outputs: dict[str, np.ndarray]) -> tuple[Pairs, np.ndarray]:
-        pairs = self.pairs(split)
+        pairs, source = self._pairs_and_source(split)
         readable = outputs["mask"][: len(pairs.images)]
-        source = self.source(split)
         unreadable = {int(i): source.describe(int(i)) for i in np.flatnonzero(~readable)}
         pairs = pairs.without(unreadable)
         return pairs, pairs.scores(outputs["embeddings"][: len(pairs.images)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,9 +16,8 @@ from shift_jax.models import create_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flax import linen as nn
-
     from shift_jax.config import ExperimentConfig
+    from shift_jax.models.network import Network
 
 
 class ImageTask(abc.ABC):
@@ -114,17 +112,19 @@ class ImageTask(abc.ABC):
                     f"data.{name} is {value!r}, which needs RGB images, but these have "
                     f"{channels} channel(s): set it to 0."
                 )
+        smallest, largest = settings.crop_scale
+        narrowest, widest = settings.crop_ratio
         return data.random_resized_crop(
             height,
-            scale=settings.crop_scale,
-            ratio=settings.crop_ratio,
+            scale=(smallest, largest),
+            ratio=(narrowest, widest),
             flip=settings.flip,
             color_jitter=settings.color_jitter,
             randaugment_num_ops=settings.randaugment_num_ops,
             randaugment_magnitude=settings.randaugment_magnitude,
         )
 
-    def _network(self, **more) -> nn.Module:
+    def _network(self, **more) -> Network:
         """Returns the network of the config, with more arguments if given."""
         model = self.config.model
         return create_model(
@@ -163,7 +163,7 @@ class ImageTask(abc.ABC):
             return (remainder,)
         return (self.config.batch_size, remainder)
 
-    def train_batches(self, start_step: int) -> Iterator[dict]:
+    def train_batches(self, start_step: int) -> data.Batches:
         settings = self.config.data
         return data.train_batches(
             self._train_source,
@@ -187,7 +187,7 @@ class ImageTask(abc.ABC):
     def _max_unreadable_in_evaluation(self) -> float:
         return self.config.data.max_unreadable_fraction
 
-    def eval_batches(self, split: str, batch_size: int) -> Iterator[dict]:
+    def eval_batches(self, split: str, batch_size: int) -> data.Batches:
         return data.eval_batches(
             self.source(split),
             batch_size=batch_size,

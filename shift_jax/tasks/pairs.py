@@ -79,7 +79,7 @@ class Pairs:
         kept = ~np.isin(ends, list(left_out)).any(axis=1)
         if not kept.any():
             raise InputError(
-                f"All {len(kept):,} pairs need one of {len(left_out):,} images that are unreadable "
+                f"All {len(ends):,} pairs need one of {len(left_out):,} images that are unreadable "
                 f"or of persons trained on, such as {next(iter(left_out.values()))}: add others."
             )
         return dataclasses.replace(

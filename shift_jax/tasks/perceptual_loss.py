@@ -9,6 +9,8 @@ differences are squared, run in full precision; they cost little beside the conv
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,7 +91,7 @@ class PerceptualLoss:
         }
         if self.tv_weight:
             terms["tv_loss"] = self.tv_weight * total_variation(outputs)
-        return sum(terms.values()), terms
+        return functools.reduce(operator.add, terms.values()), terms
 
 
 def vgg_features(
@@ -156,9 +158,10 @@ def style_loss(
       features: by layer; layers that are not in `targets` have no effect.
       targets: Gram matrices, from `style_targets`.
     """
-    return sum(
+    each = (
         jnp.mean((gram_matrix(features[layer]) - target) ** 2) for layer, target in targets.items()
     )
+    return functools.reduce(operator.add, each)
 
 
 def total_variation(images: Float[Array, "b h w c"]) -> Float[Array, ""]:

@@ -20,9 +20,8 @@ from shift_jax.tasks.style_sheet import save_sheet
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flax import linen as nn
-
     from shift_jax.config import StyleConfig
+    from shift_jax.models.network import Network
 
 _MOST_SHOWN = 8
 _EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp")
@@ -41,7 +40,7 @@ class Style(ImageTask):
     config: StyleConfig
     best_metric = "negative_loss"
     fractions = frozenset()
-    num_classes = None
+    num_classes: None = None  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, config: StyleConfig):
         super().__init__(config)
@@ -96,7 +95,7 @@ class Style(ImageTask):
         )
 
     @cached_property
-    def model(self) -> nn.Module:
+    def model(self) -> Network:
         """The image transformer."""
         return self._network()
 

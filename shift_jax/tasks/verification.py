@@ -233,11 +233,11 @@ def _accepted(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndar
     middle = np.where(middle < distinct[1:], middle, distinct[:-1])
     ends = np.nextafter(distinct[0], -np.inf), distinct[-1]
     thresholds = np.concatenate([ends[:1], middle, ends[1:]])[::-1]
-    accepted = [
+    accepted_same, accepted_different = (
         np.concatenate([[0], np.bincount(which[kind], minlength=len(distinct))[::-1].cumsum()])
         for kind in (same, ~same)
-    ]
-    return thresholds, *accepted
+    )
+    return thresholds, accepted_same, accepted_different
 
 
 def _best_threshold(scores: np.ndarray, same: np.ndarray, balanced: bool = False) -> float:

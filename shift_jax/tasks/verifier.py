@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from shift_jax.data.faces.gallery import Gallery, fingerprint
 from shift_jax.errors import InputError
 from shift_jax.tasks.similarity import check_embeddings
+from shift_jax.weights.convert import flat
 
 if TYPE_CHECKING:
     from shift_jax.tasks.faces import Faces
@@ -49,7 +49,7 @@ class Verifier:
     ):
         self.threshold = threshold
         self.aligned = aligned
-        self.fingerprint = fingerprint(flatten_dict(variables, sep="/"))
+        self.fingerprint = fingerprint(flat(variables))
         self._image_size = task.config.data.image_size
         self._face = face
         self._detector = None

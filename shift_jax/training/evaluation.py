@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -149,7 +150,7 @@ def evaluate_and_report(
     workdir: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     weights: str | None = None,
-    which: str = "latest",
+    which: Literal["latest", "best"] = "latest",
     split: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     pairs_file: str | os.PathLike[str] | None = None,
@@ -185,7 +186,7 @@ def evaluate_and_report(
         source, folder = weights_named(weights), Path("runs") / weights
         origin = {"weights": weights}
     else:
-        source = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), which)
+        source = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir or ""), which)
         # While the run is training, another process may already see a newer one.
         source = Path(broadcast_from_process_0(str(source)))
         folder = source.parent.parent

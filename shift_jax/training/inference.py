@@ -11,6 +11,7 @@ from shift_jax.errors import InputError
 from shift_jax.models import create_model
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.stylizer import Stylizer, load_style
+from shift_jax.tasks.faces import Faces
 from shift_jax.tasks.verifier import Verifier
 from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.runs.checkpoint_files import restore_variables
@@ -81,6 +82,7 @@ def load_verifier(
         path = checkpoint_of(path, "best")
     trained = TrainedModel(path)
     _check_faces(trained.config.task, path)
+    assert isinstance(trained.task, Faces)
     threshold = trained.metrics.get("threshold")
     return Verifier(trained.task, trained.variables, threshold, aligned=aligned, face=face)
 

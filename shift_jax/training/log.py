@@ -97,7 +97,7 @@ class MetricsBuffer:
             self.diverged = not_finite(of_seeds, f"at step {step}") | self.diverged
 
 
-def not_finite(metrics: Sequence[Mapping[str, float]], where: str) -> dict[int, str]:
+def not_finite(metrics: Sequence[dict[str, float]], where: str) -> dict[int, str]:
     """Describes the first metric that is not finite, by the index of the seed."""
     return {
         seed: f"The {key.replace('_', ' ')} {where} is {value}"

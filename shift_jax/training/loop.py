@@ -108,6 +108,7 @@ class Loop:
 
     def _train(self, step: int, state: TrainState) -> list[dict[str, float]]:
         steps, log_every_steps = self._steps, self._steps.config.log_every_steps
+        evaluated: list[dict[str, float]] = []
         with steps.open(step):
             while step < steps.total_steps:
                 piece = steps.piece(step)
@@ -129,8 +130,8 @@ class Loop:
                     self._save(step, state)
                 if evaluating:
                     self._stop_if_asked(step, state, "evaluation")
-                    metrics = self._evaluate(step, state)
-        return metrics
+                    evaluated = self._evaluate(step, state)
+        return evaluated
 
     def _is_evaluated(self, step: int) -> bool:
         every = self._steps.eval_every_steps

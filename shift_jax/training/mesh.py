@@ -23,7 +23,7 @@ _BATCHES_AHEAD = 2
 _SMALLEST_SHARDED_ELEMENTS = 2**14
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
+def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
     """Returns a mesh over devices, with the axes "data" and "fsdp".
 
     Args:
@@ -35,15 +35,15 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mes
     """
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    devices = np.asarray(devices)
+    grid = np.asarray(devices)
     if fsdp == -1:
-        fsdp = devices.size
-    if fsdp < 1 or devices.size % fsdp:
+        fsdp = grid.size
+    if fsdp < 1 or grid.size % fsdp:
         raise InputError(
-            f"fsdp is {fsdp}, expected a divisor of the number of devices, {devices.size}, or -1 "
+            f"fsdp is {fsdp}, expected a divisor of the number of devices, {grid.size}, or -1 "
             "for all of them."
         )
-    return Mesh(devices.reshape(-1, fsdp), BATCH_AXES)
+    return Mesh(grid.reshape(-1, fsdp), BATCH_AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,6 +11,7 @@ import numpy as np
 from shift_jax.counting import count_macs, count_parameters
 from shift_jax.errors import InputError
 from shift_jax.files import output_file
+from shift_jax.tasks.classification import Classification
 from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.runs.history import read_history
 from shift_jax.training.runs.selection import checkpoint_of
@@ -43,10 +44,11 @@ def report(workdir: Path) -> dict[str, float]:
             "name another workdir."
         )
     task = trained.task
+    assert isinstance(task, Classification)
     train = trained.evaluate(trained.config.data.train_split)
     test = trained.evaluate(task.eval_split)
     picture = workdir / "report.png"
-    _draw(trained, workdir, test["top1"], picture)
+    _draw(trained, task, workdir, test["top1"], picture)
     figures = {
         "train_top1": train["top1"],
         "test_top1": test["top1"],
@@ -68,18 +70,20 @@ def report(workdir: Path) -> dict[str, float]:
     return figures
 
 
-def _draw(trained: TrainedModel, workdir: Path, test_top1: float, target: Path) -> None:
+def _draw(
+    trained: TrainedModel, task: Classification, workdir: Path, test_top1: float, target: Path
+) -> None:
     # Figure needs no window system and has no global state, unlike pyplot.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    curves, examples = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    curves, examples = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
     top, bottom = curves.subplots(2, 1, sharex=True)
     _draw_curves(top, bottom, read_history(workdir), trained.task.steps_per_epoch)
     curves.suptitle(f"{trained.config.model.name} on {trained.config.data.name}", fontsize=11)
-    _draw_examples(list(examples.subplots(3, 4).flat), trained)
+    _draw_examples(list(examples.subplots(3, 4).flat), task, trained.variables)
     examples.suptitle(
         f"Test images and predictions (test top-1 {100 * test_top1:.2f} %)", fontsize=11
     )
@@ -115,12 +119,12 @@ def _draw_curves(top: Axes, bottom: Axes, history: list[dict], steps_per_epoch: 
     bottom.set_xlabel("epoch")
 
 
-def _draw_examples(axes: list[Axes], trained: TrainedModel) -> None:
-    source = trained.task.source(trained.task.eval_split)
+def _draw_examples(axes: list[Axes], task: Classification, variables: dict) -> None:
+    source = task.source(task.eval_split)
     chosen = np.linspace(0, len(source) - 1, min(_EXAMPLES, len(source))).astype(int)
     elements = [source[int(index)] for index in chosen]
     images = np.stack([element["image"] for element in elements])
-    predictions = np.asarray(jax.jit(trained.task.logits)(trained.variables, images)).argmax(-1)
+    predictions = np.asarray(jax.jit(task.logits)(variables, images)).argmax(-1)
     names = source.class_names or [str(label) for label in range(source.num_classes)]
     for ax in axes:
         ax.axis("off")

@@ -222,9 +222,9 @@ def _gradients(
 def _moved_average(state: TrainState, decay: float) -> Any:
     """Returns the averages after the update to `state`, whose step is counted already."""
     # With a constant decay the average would remember the random initialization for long.
-    decay = jnp.minimum(decay, state.step / (9 + state.step))
+    kept = jnp.minimum(decay, state.step / (9 + state.step))
     new = {"params": state.params, "batch_stats": state.batch_stats}
-    return jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema, new)
+    return jax.tree.map(lambda ema, new: kept * ema + (1 - kept) * new, state.ema, new)
 
 
 def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[[dict, dict], Metrics]:

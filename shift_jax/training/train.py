@@ -33,7 +33,7 @@ def train(
     config: ExperimentConfig,
     workdir: str | Path,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> dict[str, float]:
     """Trains to the end of the config's schedule, from the newest checkpoint if there is one.
@@ -106,7 +106,10 @@ class _BatchSteps(Steps):
     """
 
     def __init__(
-        self, config: ExperimentConfig, workdir: Path, devices: Sequence[jax.Device] | None
+        self,
+        config: ExperimentConfig,
+        workdir: Path,
+        devices: Sequence[jax.Device] | None,  # pyright: ignore[reportInvalidTypeForm]
     ):
         task = make_task(config)
         mesh = make_mesh(devices, config.fsdp)

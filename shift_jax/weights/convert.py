@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from shift_jax.errors import InputError
 
@@ -43,6 +44,11 @@ def our_layout() -> TensorLayout:
         return f"{kinds.get(leaf, 'params')}/{module}/{leaf}", lambda array: array
 
     return TensorLayout("shift_jax", tensor)
+
+
+def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of nested variables by paths such as `params/stem/conv/kernel`."""
+    return cast("dict[str, Any]", flatten_dict(variables, sep="/"))
 
 
 class MisfitError(InputError):

@@ -94,7 +94,8 @@ def cifar(options: str = "cifar100,shiftresnet20,expansion=3") -> Classification
         )
     for key in {"expansion", "factor"} & arguments.keys():
         arguments[key] = _float(arguments[key])
-    config = authors_cifar(*names, arguments)
+    dataset, model = names
+    config = authors_cifar(dataset, model, arguments)
     if "short" in words:
         _shorten(config)
     if "smoke" in words:

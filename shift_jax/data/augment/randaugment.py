@@ -106,7 +106,8 @@ def apply(image: "Image.Image", name: str, level: float) -> "Image.Image":
         case "posterize":
             return ImageOps.posterize(image, 8 - round(4 * level))
         case "solarize":
-            return ImageOps.solarize(image, 255 * (1 - level))
+            threshold = 255 * (1 - level)  # Pillow compares with it and asks no integer.
+            return ImageOps.solarize(image, threshold)  # pyright: ignore[reportArgumentType]
         case "autocontrast":
             return ImageOps.autocontrast(image)
         case "equalize":

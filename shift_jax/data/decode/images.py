@@ -53,7 +53,10 @@ class EncodedImage:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
-        return self._header[:2] if self._header else self._pixels.shape[:2]
+        if self._header:
+            return self._header[:2]
+        height, width = self._decode().shape[:2]
+        return height, width
 
     def pixels(self) -> np.ndarray:
         """Decodes the whole image, uint8 [H, W, channels]."""
@@ -88,7 +91,7 @@ class EncodedImage:
 
     def _reduced(self, reduction: int, bottom: int | None = None) -> tuple[np.ndarray, int]:
         """Decodes down to the row `bottom`; returns the pixels and the actual reduction."""
-        if self._pixels is None:
+        if self._pixels is None and self._header:
             pixels = jpeg.decode(
                 self._data, self._header, self._channels, bottom=bottom, reduction=reduction
             )
@@ -97,7 +100,7 @@ class EncodedImage:
         return self._decode(), 1
 
     def _decode(self) -> np.ndarray:
-        if self._pixels is None:
+        if self._pixels is None and self._header:
             self._pixels = jpeg.decode(self._data, self._header, self._channels)
         if self._pixels is None:
             self._pixels = pillow.decode(self._data, self._channels)

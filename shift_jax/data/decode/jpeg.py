@@ -92,8 +92,8 @@ def decode(
         # One unit is enough: fast upsampling takes chroma from no other unit.
         height = min(height, -(-bottom // header.unit_rows) * header.unit_rows)
         if height < header.height:
-            data = bytearray(data)
-            data[header.height_at : header.height_at + 2] = height.to_bytes(2, "big")
+            at = header.height_at
+            data = data[:at] + height.to_bytes(2, "big") + data[at + 2 :]
             # Strict decoding would reject the remaining rows as extraneous data.
             strict = False
     try:

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def open_photo(path: str | os.PathLike, max_size: int = 0) -> Photo:
         picture = picture if turn is None else picture.transpose(turn)
         if max_size and max(picture.size) > max_size:
             scale = max_size / max(picture.size)
-            size = tuple(max(1, round(side * scale)) for side in picture.size)
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(picture)
 
     return Photo(seen(pixels), None if alpha is None else seen(alpha), profile)
@@ -144,7 +144,7 @@ def _encoded(photo: Photo, name: str, path: Path) -> bytes:
     picture = Image.fromarray(photo.pixels)
     if photo.alpha is not None and name in _WITH_ALPHA:
         picture.putalpha(Image.fromarray(photo.alpha))
-    options = {"icc_profile": photo.profile} if photo.profile else {}
+    options: dict[str, Any] = {"icc_profile": photo.profile} if photo.profile else {}
     if name in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
     if name in ("JPEG", "AVIF"):
@@ -195,7 +195,7 @@ def contact_sheet(
     sheet_size = contact_sheet_size(
         [label for label, _ in pictures], pictures[0][1].shape[:2], cell_size, columns
     )
-    sheet = Image.new("RGB", sheet_size[::-1], "white")
+    sheet = Image.new("RGB", (sheet_size[1], sheet_size[0]), "white")
     draw = ImageDraw.Draw(sheet)
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
@@ -240,7 +240,7 @@ def _label_width(label: str) -> int:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(size=16)

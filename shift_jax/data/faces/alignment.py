@@ -160,12 +160,12 @@ def similarity(
       InputError: the points are not finite, or are all the same.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    weights = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
-    weights = weights / weights.sum()
-    source_mean, target_mean = weights @ source, weights @ target
+    share = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+    source_mean, target_mean = share @ source, share @ target
     from_mean, to_mean = source - source_mean, target - target_mean
-    covariance = (to_mean.T * weights) @ from_mean
-    variance = weights @ np.square(from_mean).sum(axis=1)
+    covariance = (to_mean.T * share) @ from_mean
+    variance = share @ np.square(from_mean).sum(axis=1)
     if not (np.isfinite(covariance).all() and variance > 0 and covariance.any()):
         raise InputError(
             f"The points {source.round(1).tolist()} cannot be aligned: expected finite landmarks "

@@ -78,7 +78,7 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))  # numpy gives no buffer of bfloat16.
+        digest.update(array.reshape(-1).view(np.uint8).data)  # numpy gives no buffer of bfloat16.
     return digest.hexdigest()
 
 
@@ -105,7 +105,7 @@ def nearest(face: np.ndarray, gallery: Gallery, count: int) -> list[tuple[str, f
 
 
 def _check(path: str | os.PathLike, gallery: Gallery) -> None:
-    kinds = [(array.ndim, array.dtype.kind) for array in gallery]
+    kinds = [(array.ndim, array.dtype.kind) for array in map(np.asarray, gallery)]
     if kinds != [(1, "U"), (2, "f"), (0, "U"), (0, "b")]:
         _refuse(path, "its arrays have other types or shapes")
     files, embeddings = gallery.files, gallery.embeddings

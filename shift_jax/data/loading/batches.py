@@ -9,11 +9,10 @@ since worker processes import it again.
 """
 
 import math
-from collections.abc import Iterator
 
 from shift_jax.data.augment.transforms import Transform
 from shift_jax.data.decode.unreadable import Allowance
-from shift_jax.data.loading.read_ahead import Batch, read_ahead
+from shift_jax.data.loading.read_ahead import Batches, read_ahead
 from shift_jax.data.loading.reading import EvalReader, TrainReader, stack
 from shift_jax.data.loading.sampling import class_balanced
 from shift_jax.data.sources.source import Source
@@ -63,7 +62,7 @@ def train_batches(
     num_workers: int = 0,
     max_unreadable_fraction: float = 0.0,
     sampling: str = "uniform",
-) -> Iterator[Batch]:
+) -> Batches:
     """Yields shuffled and transformed batches without end, starting at `start_step`.
 
     Batch `step` belongs to epoch `step // steps_per_epoch`. Each epoch is a new permutation of the
@@ -145,7 +144,7 @@ def eval_batches(
     process_count: int = 1,
     num_workers: int = 0,
     max_unreadable_fraction: float = 0.0,
-) -> Iterator[Batch]:
+) -> Batches:
     """Yields each example once, in order, in batches of one size.
 
     Black images with label 0 and a mask of False fill the last batch and replace unreadable images,

@@ -6,7 +6,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 Batch = dict[str, np.ndarray]
 
+
+class Batches(Iterator[Batch], Protocol):
+    """An iterator over batches whose threads and workers end when it is closed."""
+
+    def close(self) -> object:
+        """Ends the iteration."""
+        ...
+
+
 # Grain's defaults (16 threads, 500 elements) are meant for single examples; our elements are whole
 # batches, each made by one thread. A buffer below the number of threads would leave some idle.
 _READ_THREADS = 4
@@ -27,9 +36,7 @@ _READ_THREADS_PER_WORKER = 2
 _BUFFERED_BATCHES_PER_WORKER = 1
 
 
-def read_ahead(
-    dataset: "grain.MapDataset", num_workers: int, allowance: Allowance
-) -> Iterator[Batch]:
+def read_ahead(dataset: "grain.MapDataset", num_workers: int, allowance: Allowance) -> Batches:
     """Iterates over batches made in threads or in worker processes.
 
     Args:
@@ -86,7 +93,9 @@ def _end_with_parent() -> None:
     Grain's loop would otherwise run forever. After the last worker, multiprocessing's resource
     tracker, which is a separate process, frees the shared memory that is left.
     """
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # This runs in a worker.
+    parent.join()
     os._exit(1)
 
 
@@ -104,7 +113,7 @@ class _ReadAhead:
         self._iterators = [iter(batches)]
         self.close = weakref.finalize(self, _end, self._iterators)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:

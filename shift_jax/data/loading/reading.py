@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from shift_jax.data.decode.unreadable import (
     UnreadableImageError,
 )
 from shift_jax.data.loading.sampling import ClassBalanced
-from shift_jax.data.sources.source import Example, Source
+from shift_jax.data.sources.source import DescribedSource, Example, Source
 
 # The key under which an example or a batch carries its `Unreadable`s to the process that counts.
 UNREADABLE = "unreadable"
@@ -51,10 +51,11 @@ class TrainReader:
                 return {**example, UNREADABLE: unreadable}
             index = (index + 1) % len(self.source)
 
-    def _read(self) -> Callable[[int], dict[str, Any]]:
+    def _read(self) -> Callable[[int], Any]:
         # isinstance with a protocol would look up all of the source's attributes for each example.
-        if getattr(self.transform, "reads_encoded", False) and hasattr(self.source, "encoded"):
-            return self.source.encoded
+        encoded = getattr(self.source, "encoded", None)
+        if encoded is not None and getattr(self.transform, "reads_encoded", False):
+            return encoded
         return self.source.__getitem__
 
 
@@ -83,7 +84,7 @@ class EvalReader:
 
 def stack(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stacks examples into a batch: arrays with a new first axis and one list of `Unreadable`s."""
-    batch = {
+    batch: dict[str, Any] = {
         key: np.stack([example[key] for example in examples])
         for key in examples[0]
         if key != UNREADABLE
@@ -101,4 +102,5 @@ def _unreadable(
 ) -> Unreadable:
     if isinstance(error, UnreadableImageError):
         return Unreadable(int(index), error.name, error.reason)
-    return Unreadable(int(index), source.describe(index), str(error))
+    # Only sources of files have images that cannot be decoded.
+    return Unreadable(int(index), cast(DescribedSource, source).describe(index), str(error))

@@ -1,8 +1,12 @@
 """Labeled images in memory."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from shift_jax.data.sources.source import Example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,5 +27,5 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> "Example":
         return {"image": self.images[index], "label": self.labels[index]}

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from shift_jax.data.sources.listing import (
     warn_of_ignored,
 )
 from shift_jax.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from shift_jax.data.sources.source import EncodedExample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class FolderSource(CroppedOnReading):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def encoded(self, index: int) -> dict:
+    def encoded(self, index: int) -> "EncodedExample":
         """Returns the example at `index` with an `EncodedImage`."""
         return {"image": read_image(self.describe(index)), "label": self.labels[index]}
 

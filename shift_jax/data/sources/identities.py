@@ -67,7 +67,7 @@ def load_identities(
             f"Folders of identities have no split {split!r}: use 'train', and choose identities "
             "by name."
         )
-    folders = _identity_folders(data_dir)
+    data_dir, folders = _identity_folders(data_dir)
     files, ignored = {}, []
     for name in _taken(names, list(folders), data_dir):
         found = list(file_names(os.path.join(data_dir, folders[name]), nested=True))
@@ -99,10 +99,11 @@ def identity_names(name: str, data_dir: str | None) -> list[str]:
     check_choice("The dataset of faces", name, _NAMES)
     if name == "lfw":
         return sorted(set(load_texts("lfw", "train", data_dir)[1]))
+    data_dir, folders = _identity_folders(data_dir)
     # any() stops at the first image of each.
     found = [
         name
-        for name, folder in _identity_folders(data_dir).items()
+        for name, folder in folders.items()
         if any(image_names(os.path.join(data_dir, folder), nested=True))
     ]
     if not found:
@@ -161,7 +162,8 @@ def _taken(names: Collection[str] | None, found: Sequence[str], where: str) -> l
     return sorted(names)
 
 
-def _identity_folders(data_dir: str | None) -> dict[str, str]:
+def _identity_folders(data_dir: str | None) -> tuple[str, dict[str, str]]:
+    """Returns `data_dir`, which must be given, and the folders of its identities by their names."""
     if data_dir is None or not os.path.isdir(data_dir):
         raise InputError(
             f"data_dir {data_dir} is not a folder; it should hold a folder of images for each "
@@ -174,7 +176,7 @@ def _identity_folders(data_dir: str | None) -> dict[str, str]:
             f"{data_dir} has {there} in it, "
             "expected one for each of at least two identities: <data_dir>/<identity>/<image>."
         )
-    return found
+    return data_dir, found
 
 
 def _no_images(data_dir: str) -> InputError:

@@ -9,7 +9,7 @@ import numpy as np
 from shift_jax.data.decode.images import check_image_size
 from shift_jax.data.sources.encoded import CroppedOnReading
 from shift_jax.data.sources.folder import files_digest, read_image
-from shift_jax.data.sources.source import EncodedExample, Example, Source
+from shift_jax.data.sources.source import EncodedExample, Example, LabeledSource
 from shift_jax.errors import InputError
 
 
@@ -58,7 +58,7 @@ class Subset:
       InputError: a position is outside the source.
     """
 
-    source: Source
+    source: LabeledSource
     positions: np.ndarray
     """Integers [n], 0 .. len(source) - 1."""
 
@@ -84,7 +84,7 @@ class Subset:
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [n], where the source has its `labels`."""
+        """int32 [n]."""
         return self.source.labels[self.positions]
 
     def __len__(self) -> int:
@@ -94,5 +94,5 @@ class Subset:
         return self.source[int(self.positions[index])]
 
     def describe(self, index: int) -> str:
-        """Names the example at `index` as the source does, which must be an `EncodedSource`."""
+        """Names the example at `index` as the source does."""
         return self.source.describe(int(self.positions[index]))

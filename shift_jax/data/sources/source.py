@@ -32,11 +32,20 @@ class Source(Protocol):
     return may be views of their own memory: copy before writing.
     """
 
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    """One name per label, or None if the dataset has no names."""
-    image_shape: tuple[int, int, int]
-    """(H, W, C) of every image."""
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name per label, or None if the dataset has no names."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        ...
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -59,16 +68,29 @@ class EncodedExample(TypedDict):
     """0 .. num_classes - 1."""
 
 
+class DescribedSource(Source, Protocol):
+    """A source that knows where its examples come from."""
+
+    def describe(self, index: int) -> str:
+        """Names the file or record at `index`."""
+        ...
+
+
 @runtime_checkable
-class EncodedSource(Source, Protocol):
+class EncodedSource(DescribedSource, Protocol):
     """A source of image files, which a transform can decode no further than it needs."""
 
     def encoded(self, index: int) -> EncodedExample:
         """Returns the example at `index`; may raise `UnreadableImageError`."""
         ...
 
-    def describe(self, index: int) -> str:
-        """Names the file or record at `index`."""
+
+class LabeledSource(EncodedSource, Protocol):
+    """A source whose labels are known without reading its images."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [n]."""
         ...
 
 

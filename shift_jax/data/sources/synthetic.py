@@ -2,12 +2,16 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shift_jax.data.decode.images import check_image_size
 from shift_jax.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from shift_jax.data.sources.source import Example
 
 # Of ILSVRC 2012. Its test labels are not public, so "test" is its validation split.
 _NUM_EXAMPLES = {"train": 1_281_167, "validation": 50_000, "test": 50_000}
@@ -33,7 +37,7 @@ class SyntheticSource:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> "Example":
         batch = _random_batch(1, self, seed=index, number=0)
         return {"image": batch["image"][0], "label": batch["label"][0]}
 
@@ -58,7 +62,9 @@ def load_synthetic(
       InputError: the split or the size is invalid.
     """
     del data_dir, eval_crop, class_splits
-    name, first = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", split, re.DOTALL).groups()
+    match = re.fullmatch(r"(.*?)(?:\[:(\d+)\])?", split, re.DOTALL)
+    assert match is not None  # The pattern matches any text.
+    name, first = match.groups()
     if name not in _NUM_EXAMPLES:
         raise InputError(
             f"synthetic has no split {split!r}; use one of: {', '.join(_NUM_EXAMPLES)}."
@@ -81,7 +87,7 @@ def synthetic_train_batches(
     start_step: int,
     process_index: int,
     process_count: int,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Yields batches of one process without end, cycling through a few that it draws once.
 
     Args:
@@ -109,7 +115,7 @@ def synthetic_train_batches(
 
 def synthetic_eval_batches(
     source: SyntheticSource, *, batch_size: int, process_index: int, process_count: int
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Yields the rows of one process for one pass over the source, in batches of one size.
 
     Args:

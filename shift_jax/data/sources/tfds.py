@@ -174,7 +174,8 @@ def _image_shape(
 
     image, label = (dict(features).get(key) for key in ("image", "label"))
     if (
-        not isinstance(image, tfds.features.Image)
+        image is None
+        or not isinstance(image, tfds.features.Image)
         or image.np_dtype != np.uint8
         or image.shape[-1] not in (1, 3)
         or not isinstance(label, tfds.features.ClassLabel)

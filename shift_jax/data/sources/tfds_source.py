@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shift_jax.data.decode.images import EncodedImage, resize_and_center_crop
 from shift_jax.data.decode.unreadable import UndecodableError, UnreadableImageError
 from shift_jax.data.sources.encoded import CroppedOnReading
+
+if TYPE_CHECKING:
+    from shift_jax.data.sources.source import EncodedExample, Example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ class TfdsSource:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> "Example":
         record = self.records[index]
         image = record["image"]
         if image.shape != self.image_shape or self.eval_crop != 1:
@@ -49,7 +52,7 @@ class EncodedTfdsSource(CroppedOnReading):
     def __len__(self) -> int:
         return len(self.records)
 
-    def encoded(self, index: int) -> dict:
+    def encoded(self, index: int) -> "EncodedExample":
         """Returns the example at `index` with an `EncodedImage`."""
         record = self._record(index)
         try:

@@ -208,7 +208,7 @@ def shift_conv(
     else:
         y, sums = differentiable(spec, chosen, operands)
     y = y.reshape(out_shape)
-    return (y, (sums[0], sums[1])) if statistics else y
+    return y if sums is None else (y, (sums[0], sums[1]))
 
 
 def _check_implementation(name: Implementation | None) -> None:

@@ -8,6 +8,7 @@ that it compiles for. `lowering` makes the choice.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def call(
     spec: Spec,
     implementation: str | None,
     size: tuple[int, int] | None = None,
-):
+) -> Any:
     """Returns what a backend's function `operation` returns, see `shift_jax.ops.fused.xla`.
 
     Args:

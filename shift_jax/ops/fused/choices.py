@@ -52,4 +52,4 @@ def _fits(row: dict, sizes: dict[str, int]) -> bool:
 
 @cache
 def _rows() -> list[dict]:
-    return json.loads(resources.files(__package__).joinpath("choices.json").read_text())
+    return json.loads(resources.files("shift_jax.ops.fused").joinpath("choices.json").read_text())

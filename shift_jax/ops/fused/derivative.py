@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,13 @@ from shift_jax.ops.fused.call import call
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 
+if TYPE_CHECKING:
+    from jax import Array
 
-def differentiable(spec: Spec, implementation: str | None, operands: Operands):
+
+def differentiable(
+    spec: Spec, implementation: str | None, operands: Operands
+) -> tuple[Array, Array | None]:
     """Returns what `shift_jax.ops.fused.xla.forward` returns, from any backend.
 
     Args:
@@ -23,7 +30,7 @@ def differentiable(spec: Spec, implementation: str | None, operands: Operands):
       implementation: a key of `KERNELS`, or None for the fastest on the device.
       operands: its arrays, without `dy`.
     """
-    function = _fused if operands.expand is None else _expanded
+    function: Callable[..., Any] = _fused if operands.expand is None else _expanded
     return function(spec, implementation, _varying_alike(operands))
 
 
@@ -126,6 +133,7 @@ def _expanded(spec: Spec, implementation: str | None, operands: Operands):
 
 def _expanded_forward(spec: Spec, implementation: str | None, operands: Operands):
     def in_two_steps(operands: Operands):
+        assert operands.expand is not None
         x = xla.pointwise(operands.x, operands.expand, operands.x.dtype)
         return _fused(spec, implementation, replace(operands, x=x, expand=None))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def resolve(static: FusedCall, platform: str, context, leaves):
     if missing := set(axes) - set(mesh.axis_names if mesh else ()):
         why_not = f"the mesh has no axis {min(missing)!r}"
         axes = ()
-    splits = math.prod(mesh.shape[axis] for axis in axes)
+    splits = math.prod(mesh.shape[axis] for axis in axes) if mesh else 1
     if why_not is None and x_shape[0] % splits:
         why_not = f"a batch of {x_shape[0]} cannot be split over {splits} devices"
     local_shape = (x_shape[0] // splits, *x_shape[1:])
@@ -98,7 +99,7 @@ def _devices(context) -> tuple:
     return tuple(getattr(context, "device_assignment", None) or ())
 
 
-def _runs(device: jax.Device, platform: str) -> bool:
+def _runs(device: Any, platform: str) -> bool:
     return device.platform == {"cuda": "gpu"}.get(platform, platform)
 
 

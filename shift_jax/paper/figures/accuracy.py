@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from shift_jax.config import AUTHORS_EPOCHS
 from shift_jax.errors import InputError
@@ -28,8 +28,8 @@ Quantity = Literal["params", "macs"]
 
 # Okabe and Ito's colors, which color-blind readers can tell apart; the line tells too.
 _COLORS = {"ShiftResNet": "#0072B2", "ResNet": "#D55E00"}
-_LINES = {"ShiftResNet": "-", "ResNet": "--"}
-_MARKERS = dict(zip(DEPTHS, "os^", strict=True))
+_LINES: dict[str, Literal["-", "--"]] = {"ShiftResNet": "-", "ResNet": "--"}
+_MARKERS: dict[int, str] = dict(zip(DEPTHS, "os^", strict=True))
 _PAPER_COLOR = "0.62"
 _SHORT_PANELS = 3
 """More would be too low to read."""
@@ -114,7 +114,8 @@ def _draw(axes: Axes, curve: Curve, quantity: Quantity) -> None:
     ours = curve.epochs is not None
     color = _COLORS[curve.family] if ours else _PAPER_COLOR
     # Lines break at NaN, where a network was not run.
-    missing = Point(*[float("nan")] * 5)
+    nan = float("nan")
+    missing = Point(nan, nan, nan, nan, nan)
     points = [point or missing for point in curve.points]
     ranges = [
         (point.top1 - point.lowest, point.highest - point.top1)
@@ -202,7 +203,7 @@ def _legend(curves: Sequence[Curve]) -> list[Line2D]:
                 color = _COLORS[family] if ours else _PAPER_COLOR
                 label = f"{family}, {'ours, last epoch' if ours else 'paper, best epoch'}"
                 lines.append(Line2D([], [], color=color, linestyle=line, label=label))
-    style = {"color": "0.3", "linestyle": "none", "markersize": 5}
+    style: dict[str, Any] = {"color": "0.3", "linestyle": "none", "markersize": 5}
     for depth in sorted({curve.depth for curve in curves}):
         marks.append(Line2D([], [], marker=_MARKERS[depth], label=f"depth {depth}", **style))
     if any(p and p.highest > p.lowest for curve in curves for p in curve.points):
@@ -236,6 +237,7 @@ def draw_both(results: Sequence[Result], folder: Path) -> None:
     curves = our_curves(results)
     if not curves:
         print("There is no run of these networks yet: the figures have the paper's points only.")
-    for name, quantity in (("figure4.png", "params"), ("figure5.png", "macs")):
+    pictures: dict[str, Quantity] = {"figure4.png": "params", "figure5.png": "macs"}
+    for name, quantity in pictures.items():
         save_figure(folder / name, [*paper_curves(), *curves], quantity)
         print(folder / name)

@@ -40,7 +40,7 @@ class RedundantPair(NamedTuple):
 
 def shifted_activations(
     model: nn.Module, layer: str
-) -> Callable[[Mapping[str, Any], Float[Array, "b h w c"]], Float[Array, "n h w m"]]:
+) -> Callable[[Mapping[str, Any], Float[np.ndarray, "b h w c"]], Float[Array, "n h w m"]]:
     """Returns a compiled function for the activations that one layer shifts, before the shift.
 
     In a CSC module they are the intermediate activations, after BatchNorm and ReLU. All channels of

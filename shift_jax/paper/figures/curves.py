@@ -25,8 +25,8 @@ class Point(NamedTuple):
       reduction: "module-wise" or "net-wise" where only one of the two was run.
     """
 
-    params: int
-    macs: int
+    params: float
+    macs: float
     top1: float
     lowest: float
     highest: float
@@ -57,9 +57,11 @@ class Curve(NamedTuple):
 def paper_curves() -> list[Curve]:
     """Returns the paper's best epochs (Table 5) over our counts of the networks it trained."""
     cells = {name: cell for family in families()[:-1] for name, cell in family.networks.items()}
-    points = {
-        name: Point(cell.params, cell.macs, *[cell.cifar100] * 3) for name, cell in cells.items()
-    }
+    points = {}
+    for name, cell in cells.items():
+        top1, params, macs = cell.cifar100, cell.params, cell.macs
+        assert top1 is not None and params is not None and macs is not None
+        points[name] = Point(params, macs, top1, top1, top1)
     return _curves(points, None)
 
 
@@ -88,8 +90,12 @@ def _curves(points: dict[str, Point], epochs: float | None) -> list[Curve]:
             ]
             for expansion in EXPANSIONS[:-1]
         ]
-        for family, choices in (("ShiftResNet", shift), ("ResNet", [*resnet, [f"resnet{depth}"]])):
-            row = tuple(_better(points, names) for names in choices)
+        choices: dict[Literal["ShiftResNet", "ResNet"], list[list[str]]] = {
+            "ShiftResNet": shift,
+            "ResNet": [*resnet, [f"resnet{depth}"]],
+        }
+        for family, candidates in choices.items():
+            row = tuple(_better(points, names) for names in candidates)
             if any(row):
                 curves.append(Curve(family, depth, epochs, row))
     return curves

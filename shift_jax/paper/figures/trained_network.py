@@ -15,9 +15,10 @@ import numpy as np
 from shift_jax import data
 from shift_jax.errors import InputError
 from shift_jax.models import create_model, model_record
+from shift_jax.tasks.image_task import ImageTask
 from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.runs.selection import checkpoint_of
-from shift_jax.weights.shipped import weights_named
+from shift_jax.weights.shipped import WeightRecord, weights_named
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -100,12 +101,14 @@ def trained_network(
     if workdir:
         source, title = checkpoint_of(Path(workdir), "latest"), Path(workdir).name
     else:
+        assert weights is not None
         source, title = weights_named(weights), weights
     trained = TrainedModel(source, data_dir)
     config = trained.config
     name = config.model.name
     record = model_record(name)
-    shape = record.image_shape if workdir else source.image_shape
+    shape = source.image_shape if isinstance(source, WeightRecord) else record.image_shape
+    assert isinstance(trained.task, ImageTask)
     # Without a classifier the dataset, which tells the number of classes, may be missing.
     classes = None if record.num_classes is None else 0
     return TrainedNetwork(
@@ -119,7 +122,7 @@ def trained_network(
         ),
         # In a run on faces, "network" computes the embeddings.
         variables={key: tree.get("network", tree) for key, tree in trained.variables.items()},
-        image_shape=(*shape[:2], len(config.data.mean)),
+        image_shape=(shape[0], shape[1], len(config.data.mean)),
         mean=config.data.mean,
         std=config.data.std,
         split=trained.task.eval_split,

@@ -61,7 +61,7 @@ def run_tables(
         _allocations(f"## {title}: other shift allocations", controlled, weights),
         section(
             f"## {title}: other recipes and trained shifts",
-            others and _OTHERS,
+            _OTHERS if others else "",
             aligned_table(map(_other_row, others)),
         ),
         section(f"## {title}: every run", aligned_table(map(_run_row, in_order))),
@@ -80,8 +80,8 @@ def _allocations(
     listed = [_weights_line(name, NAMED_ALLOCATIONS | {**weights}) for name in names]
     return section(
         heading,
-        allocated and _PAIRED,
-        allocated and "Weights of the directions:",
+        _PAIRED if allocated else "",
+        "Weights of the directions:" if allocated else "",
         "\n".join(listed),
         aligned_table(row for group in allocated for row in _allocation_rows(group, groups)),
     )

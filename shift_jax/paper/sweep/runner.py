@@ -78,9 +78,8 @@ class Sweep:
                 folder = self._folder(job, seed)
                 if not job.is_done(rows) or not (folder / "config.json").exists():
                     continue
-                if read_config(folder)["model"]["direction_weights"] != [
-                    *network.direction_weights
-                ]:
+                weights = list(network.direction_weights or ())
+                if read_config(folder)["model"]["direction_weights"] != weights:
                     raise InputError(
                         f"{network.name} has a row with other direction_weights (see {folder}): "
                         "give the allocation another name."

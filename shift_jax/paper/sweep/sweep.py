@@ -56,7 +56,7 @@ def run_sweep(
     sweep.check()
     left = sweep.left()
     if left and not dry_run:
-        if jax.config.jax_compilation_cache_dir is None:
+        if jax.config.values["jax_compilation_cache_dir"] is None:
             # Other seeds and later starts compile the same.
             jax.config.update("jax_compilation_cache_dir", str(sweep.workdir / "compiled"))
         began = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shift_jax.counting.layer_table import LayerRow
 from shift_jax.models import create_model
 from shift_jax.paper.tables.parts import Counted, Part, agreement, counted
 from shift_jax.paper.tables.printed import TABLE_3, TABLE_6, TABLE_7, TABLE_9, TABLE_10
@@ -35,12 +36,12 @@ def table_6() -> list[Part]:
             group = groups[int(cells.group) - 1]
             rows.append(_module_row(cells, group.features, group.kernel_size, network))
         elif cells.kind == "Avg Pool":
-            side = network.part("group4_").rows[-1].output_shape[0]
+            side = _output_shape(network.part("group4_").rows[-1])[0]
             kernel = f"{side}×{side}"  # It pools the whole of the last feature map.
             rows.append(_architecture_row(cells, Counted(()), _pooled(network), kernel))
         else:
             layers = network.part("stem" if cells.kind.startswith("Conv") else "classifier")
-            channels = layers.rows[0].output_shape[-1]
+            channels = _output_shape(layers.rows[0])[-1]
             kernel = "7×7" if layers.rows[0].params == 49 * 3 * channels else "-"
             rows.append(_architecture_row(cells, layers, channels, kernel))
     total = dict.fromkeys(rows[0])
@@ -65,7 +66,7 @@ def _module_row(cells, features: int, kernel_size: int, network: Counted) -> dic
     blocks = [name for name in blocks if name.endswith("_block1") == strided]
     layers = network.part(*(f"{name}/" for name in blocks))
     first = layers.rows[0]
-    middle = first.output_shape[-1]
+    middle = _output_shape(first)[-1]
     expansion = middle * middle // first.params  # The kernel is (in, middle).
     kernel = f"{kernel_size}×{kernel_size}"
     return _architecture_row(cells, layers, features, kernel, str(expansion), len(blocks))
@@ -92,10 +93,15 @@ def _architecture_row(
     }
 
 
+def _output_shape(row: LayerRow) -> tuple[int, ...]:
+    assert row.output_shape is not None  # Of layers that have a kernel.
+    return row.output_shape
+
+
 def _pooled(network: Counted) -> int:
     """Returns the channels after the average pool: the rows of the classifier's kernel."""
     classifier = network.part("classifier").rows[0]
-    return classifier.macs // classifier.output_shape[-1]
+    return classifier.macs // _output_shape(classifier)[-1]
 
 
 def table_7() -> list[Part]:
@@ -206,6 +212,11 @@ def _row(
     if norm:
         row["params without BatchNorm"] = network and network.params_without_norm
     agrees = network and agreement(printed, network.params)
-    if norm and agrees == "no" and agreement(printed, network.params_without_norm) != "no":
+    if (
+        norm
+        and network
+        and agrees == "no"
+        and agreement(printed, network.params_without_norm) != "no"
+    ):
         agrees = f"{agreement(printed, network.params_without_norm)} (without BatchNorm)"
     return {**row, "params agree": agrees, "MACs": network and network.macs, "note": note}

@@ -96,6 +96,7 @@ def agreement(printed: str, exact: int | Fraction) -> str:
       exact: the exact number.
     """
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?([MK×]?)", printed)
+    assert match is not None, printed
     unit = {"M": 10**6, "": 10**6, "K": 10**3, "×": 1}[match[3]]
     decimals = match[2] or ""
     scaled = Fraction(exact) * 10 ** len(decimals) / unit

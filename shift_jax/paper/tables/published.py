@@ -121,8 +121,9 @@ def families() -> tuple[Family, ...]:
 def _add(networks: dict[str, Published], model: str, expansion: int | None, *paper: float | None):
     index = 0 if expansion is None else (1, 3, 6, 9).index(expansion)
     rerun = _RERUN[model][index] if model in _RERUN else None
-    counts = _COUNTS[model][index] if model in _COUNTS else (None, None)
-    networks[network_name(model, expansion)] = Published(*(paper or (None, None)), rerun, *counts)
+    cifar10, cifar100 = paper or (None, None)
+    params, macs = _COUNTS[model][index] if model in _COUNTS else (None, None)
+    networks[network_name(model, expansion)] = Published(cifar10, cifar100, rerun, params, macs)
 
 
 def _percent(printed: str) -> float:

@@ -56,7 +56,7 @@ class DeviceSteps(Steps):
         self,
         config: ClassificationConfig,
         arrays: Arrays,
-        device: jax.Device,
+        device: jax.Device,  # pyright: ignore[reportInvalidTypeForm]
         *,
         whole_epochs: bool,
     ):
@@ -121,10 +121,10 @@ class DeviceSteps(Steps):
 
     def evaluate(self, state: TrainState, step: int) -> list[dict[str, float]]:
         variables, outputs_of = state.evaluation_variables(), self._outputs_of[len(self.seeds) > 1]
-        sums: dict[str, np.ndarray | float] = defaultdict(float)
+        sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(()))
         for outputs in [outputs_of(variables, batch) for batch in self._test]:
             for name, value in outputs.items():
-                sums[name] += np.atleast_1d(np.asarray(value, np.float64))
+                sums[name] = sums[name] + np.atleast_1d(np.asarray(value, np.float64))
         return [
             self.task.summarize(
                 self.task.eval_split, {name: float(value[index]) for name, value in sums.items()}

@@ -126,7 +126,8 @@ def train_on_device(
                 diverged += [stack[index] for index in raised.seeds]
                 if others := [run for run in stack if run not in diverged]:
                     stacks.insert(0, others)
-        results = [_result(run, steps) for run in runs if run not in diverged]
+        found = [_result(run, steps) for run in runs if run not in diverged]
+        results = [result for result in found if result is not None]
     if error and not results:
         raise error
     return results

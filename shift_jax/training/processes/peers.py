@@ -18,6 +18,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: starting again may help."""
@@ -70,7 +71,7 @@ class PeerMonitor:
         self._leaving = False
         self.lost = threading.Event()
         self._connections: dict[int, socket.socket] = {}
-        if index == 0:
+        if isinstance(server, socket.socket):
             self._start(self._accept, server, count - 1)
         else:
             connection = socket.create_connection(server, timeout=silence)
@@ -104,7 +105,7 @@ class PeerMonitor:
                 try:
                     message, process = _receive(connection)
                 except OSError:
-                    message = process = None
+                    message = process = -1
                 if message == _BEAT and 0 < process <= count and process not in self._connections:
                     self._add(process, connection)
                 else:
@@ -183,7 +184,7 @@ def outlive_abort(lost: threading.Event) -> Callable:
     return on_abort
 
 
-def end_process(status: int) -> None:
+def end_process(status: int) -> NoReturn:
     """Ends this process and its data workers at once, even if threads wait for lost peers."""
     for worker in multiprocessing.active_children():
         worker.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,7 +53,7 @@ class StopRequest:
     def __init__(self):
         self.signal: int | None = None
         self._heard = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     @property
     def is_agreed(self) -> bool:

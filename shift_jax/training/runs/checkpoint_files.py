@@ -173,4 +173,4 @@ def _checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
     whole = jax.device_get(whole)  # In one call, so that the copies overlap.
     # As bytes, because NumPy provides no buffer of bfloat16.
     as_bytes = {n: np.ascontiguousarray(x).reshape(-1).view(np.uint8) for n, x in whole.items()}
-    return {name: zlib.crc32(x) for name, x in as_bytes.items()}
+    return {name: zlib.crc32(x.data) for name, x in as_bytes.items()}

@@ -95,7 +95,7 @@ def export_safetensors(
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     if (workdir is None) == (checkpoint is None):
         raise InputError("Give either --workdir=DIR or --checkpoint=DIR/checkpoints/STEP.")
-    path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir), "latest")
+    path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir or ""), "latest")
     variables, config = restore_variables(path)
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.dtype(dtype)), variables)
     write_safetensors(output, variables, {"config": json.dumps(config, sort_keys=True)})

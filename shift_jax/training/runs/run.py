@@ -130,4 +130,5 @@ def restore_together(runs: Sequence[Run], template: Any) -> tuple[list[Any], int
         for newer in run.checkpoints.steps():
             if newer > step:
                 run.checkpoints.delete(newer)
-    return None if restored[0] is None else ([state for state, _ in restored], step)
+    states = [found[0] for found in restored if found is not None]
+    return (states, step) if states else None

@@ -19,7 +19,7 @@ from shift_jax.training.runs.checkpoint_files import DamagedError, read_manifest
 from shift_jax.training.runs.workdir import read_config
 
 
-def checkpoint_of(workdir: Path, which: str) -> Path:
+def checkpoint_of(workdir: Path, which: Literal["latest", "best"]) -> Path:
     """Returns the folder of a run's "latest" or "best" checkpoint.
 
     Raises:

@@ -90,7 +90,7 @@ def computed_fields(config: dict) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in free}
 
 
-def _runtime_only_fields(fields: dict[str, Any]) -> set[str]:
+def _runtime_only_fields(fields: dict[str, Any]) -> frozenset[str]:
     # A dataset's folder may differ between machines, but for these the folder is the dataset.
     is_folder = fields.get("data.name") in ("folder", "identities", "photos")
     return RUNTIME_ONLY_FIELDS - ({"data.data_dir"} if is_folder else set())

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -90,7 +90,7 @@ class NumpyDtype:
     """The dtype of a numpy scalar beside the tensors."""
 
     code: str
-    order: str = "<"
+    order: Literal["<", ">"] = "<"
 
 
 def find_global(module: str, name: str) -> Global:
@@ -136,7 +136,8 @@ def _tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, met
 
 def _tensor_of_type(function, cls, args, state):
     # Only these: their cost does not depend on the arguments, which the caller has not counted.
-    if not isinstance(function, Global) or "torch._utils._rebuild_" not in function.name:
+    is_known = isinstance(function, Global) and "torch._utils._rebuild_" in function.name
+    if not is_known or function.call is None:
         raise ValueError("it makes a tensor with something that makes no tensors")
     return function.call(*args)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,13 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+
+
+def path_parts(pattern: str, path: str) -> tuple[str, ...]:
+    """Returns what the groups of `pattern` match in `path`, all of which it must match."""
+    match = re.fullmatch(pattern, path)
+    assert match is not None, path
+    return match.groups()
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ def input_gradient(operands: Operands, *, spec: Spec, size: tuple[int, int], int
     )
     return (
         dx[..., :channels],
-        None if scale is None else sums[0, :channels],
-        None if bias is None else sums[1, :channels],
+        None if scale is None or sums is None else sums[0, :channels],
+        None if bias is None or sums is None else sums[1, :channels],
     )
 
 

@@ -49,4 +49,4 @@ def forward(operands: Operands, *, spec: Spec, interpret: Any = None):
         statistics=spec.statistics,
         interpret=interpret,
     )
-    return y[..., :features], sums[:, :features] if spec.statistics else None
+    return y[..., :features], None if sums is None else sums[:, :features]

@@ -44,9 +44,10 @@ def clipped(offsets, x_shape) -> np.ndarray:
 def prologue_of(operands: Operands, members: np.ndarray, tiles: int) -> Array | None:
     """Returns [tiles, runs, 2, 16], the scale and bias of each channel of each run, or None."""
     scale, bias = operands.prologue_scale, operands.prologue_bias
-    if scale is None and bias is None:
-        return None
-    scale = jnp.ones_like(bias) if scale is None else scale
+    if scale is None:
+        if bias is None:
+            return None
+        scale = jnp.ones_like(bias)
     bias = jnp.zeros_like(scale) if bias is None else bias
     both = jnp.pad(jnp.stack([scale, bias]).astype(jnp.float32), ((0, 0), (0, 1)))
     return jnp.broadcast_to(both[:, members].swapaxes(0, 1), (tiles, len(members), 2, RUN))

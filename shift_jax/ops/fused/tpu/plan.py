@@ -216,27 +216,29 @@ class Plan:
     def gather_window(self) -> Window:
         """The rows of the wide side that the tiles of the strided side read."""
         problem = self.problem
-        addresses = {
+        found = {
             problem.gathered(offset, row)
             for tile in problem.lane_tiles
             for offset in tile.offsets
             for row in range(self.rows)
         }
         rows = self.rows * problem.stride
-        return Window(rows, self.tiles, problem.rows, tuple(addresses - {None}))
+        addresses = tuple(address for address in found if address is not None)
+        return Window(rows, self.tiles, problem.rows, addresses)
 
     @cached_property
     def scatter_window(self) -> Window:
         """The rows of the strided side that the tiles of the wide side read."""
         problem = self.problem
-        addresses = {
+        found = {
             problem.scattered(offset, row, phase)
             for tile in problem.lane_tiles
             for offset in tile.offsets
             for row in range(self.rows * problem.stride)
             for phase in range(problem.stride)
         }
-        return Window(self.rows, self.tiles, problem.out_height, tuple(addresses - {None}))
+        addresses = tuple(address for address in found if address is not None)
+        return Window(self.rows, self.tiles, problem.out_height, addresses)
 
 
 def make_plan(

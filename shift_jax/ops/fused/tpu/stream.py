@@ -12,6 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from shift_jax.ops.fused.tpu.plan import Plan, Window
 
 if TYPE_CHECKING:
+    import numpy as np
     from jax import Array
 
 
@@ -50,7 +51,7 @@ class Stream:
 
         return pl.BlockSpec(shape, index)
 
-    def constant(self, array: Array | None):
+    def constant(self, array: Array | np.ndarray | None):
         """Returns an array that is copied once and stays on the chip, with its blocks."""
         if array is None:
             return None

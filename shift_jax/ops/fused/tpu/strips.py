@@ -8,6 +8,7 @@ size and the operation. The statistics of strips are those of the rounded y.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -78,7 +79,7 @@ def input_gradient(call, operands: Operands, spec: Spec, size: tuple[int, int]):
     return jnp.concatenate(parts, axis=2), None, None
 
 
-def weight_gradient(call, operands: Operands, spec: Spec):
+def weight_gradient(call, operands: Operands, spec: Spec) -> Any:
     """Does `weight_gradient` as the sum of two halves."""
     x, dy = operands.x, operands.dy
     total = 0.0
