@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -62,10 +63,9 @@ class Network(nn.Module, kw_only=True):
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
-    if TYPE_CHECKING:
-        # Flax also names what they return for arguments that nobody gives here, such as `mutable`.
-        def init(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
-        def apply(self, *args: Any, **kwargs: Any) -> Any: ...
+    # Flax's types allow for what nobody asks for here, such as `mutable`.
+    init: ClassVar[Callable[..., dict[str, Any]]]
+    apply: ClassVar[Callable[..., Any]]
 
     def __post_init__(self):
         check_choice("initialization", self.initialization, _INITIALIZERS)

@@ -134,7 +134,7 @@ class StyleTransformer(Network, kw_only=True):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w 3"], train: bool = False
-    ) -> Float[Array, "b h w 3"] | tuple[FeatureMap, ...]:
+    ) -> Float[Array, "b h_out w_out 3"] | tuple[FeatureMap, ...]:
         check_images(x, smallest=SMALLEST_SIDE)
         layers = self.convolutions()
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
