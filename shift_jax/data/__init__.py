@@ -13,6 +13,7 @@ from shift_jax.data.augment.transforms import Transform, pad_crop_flip
 from shift_jax.data.decode.unreadable import UnreadableImageError, check_max_unreadable_fraction
 from shift_jax.data.loading.batches import eval_batches, steps_per_epoch, train_batches
 from shift_jax.data.loading.read_ahead import Batches
+from shift_jax.data.preprocessing import preprocessor
 from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
 from shift_jax.data.sources.identities import identity_names, image_paths, load_identities
@@ -52,6 +53,7 @@ __all__ = [
     "load_source",
     "normalized",
     "pad_crop_flip",
+    "preprocessor",
     "random_resized_crop",
     "read_names",
     "read_photo",

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from shift_jax.data.decode.photo_files import Photo
     from shift_jax.models.stylizer import Stylizer
 
-# Formats of phones and cameras that Pillow does not read, or reads only the thumbnail of.
-_NOT_READ = frozenset([".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3"]) | frozenset(
-    [".nef", ".arw", ".orf", ".raf", ".rw2"]
-)
-
 
 def stylize_photo(
     photo: Photo,
@@ -136,14 +131,14 @@ class Painter(NamedTuple):
         import tqdm
 
         from shift_jax.data.decode.photo_files import check_photo_path, open_photo, save_photo
-        from shift_jax.data.sources.listing import image_names
+        from shift_jax.data.sources.listing import UNSUPPORTED_EXTENSIONS, image_names
 
         outputs = {name: output / name for name in self.stylizers}
         if len(outputs) == 1:
             outputs = dict.fromkeys(outputs, output)
         for folder in outputs.values():
             _check_folder(folder)
-        not_read = list(image_names(source, _NOT_READ, nested=True))
+        not_read = list(image_names(source, UNSUPPORTED_EXTENSIONS, nested=True))
         refused, done, pixels, seconds = [], 0, 0, 0.0
         try:
             for file in tqdm.tqdm(files, unit="photo", disable=not sys.stderr.isatty()):

@@ -27,8 +27,11 @@ class WeightRecord:
       model, tag: parts of the name.
       arguments: of `create_model`.
       num_classes: width of the classifier; None for a network that returns images.
+      class_names: labels of the classes in the dataset, in the order of the outputs; empty where it
+        names none.
       image_shape: (height, width, channels) of the training images.
       mean, std: of the channels, for pixels in 0..1.
+      crop: fraction of the shorter side of an image that is kept to evaluate it.
       trained_on: dataset and split.
       recipe: the command that trained it.
       top1: accuracy on `evaluated_on`, as a fraction; None for a network without classes.
@@ -41,9 +44,11 @@ class WeightRecord:
     name: str
     arguments: Mapping[str, Any]
     num_classes: int | None
+    class_names: tuple[str, ...] = ()
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: float = 1.0
     trained_on: str
     recipe: str
     top1: float | None = None
@@ -72,8 +77,8 @@ def shipped_weights() -> tuple[WeightRecord, ...]:
     records = []
     for path in sorted(_FILES.glob("*.json")):
         fields = json.loads(path.read_text())
-        for key in ("image_shape", "mean", "std"):
-            fields[key] = tuple(fields[key])
+        for key in ("image_shape", "mean", "std", "class_names"):
+            fields[key] = tuple(fields.get(key, ()))
         fields["arguments"] = MappingProxyType(fields["arguments"])
         records.append(WeightRecord(name=path.name.removesuffix(".json"), **fields))
     return tuple(records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import math
@@ -39,7 +38,6 @@ _FORMATS = {
 # Longest side in pixels that the format or its library allows; libavif writes more than it reads.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535, "AVIF": 32768}
 _WITH_ALPHA = ("PNG", "TIFF", "WEBP")
-_ORIENTATION = 0x0112
 _MARGIN = 8
 _LABEL_HEIGHT = 24
 
@@ -80,7 +78,7 @@ def open_photo(path: str | os.PathLike, max_size: int = 0) -> Photo:
                 image.load()  # This rotates a TIFF, which then no longer asks for rotation.
                 alpha = _alpha(image)
                 profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
-                turn = _turn(image)
+                turn = pillow.turn(image)
     except (OSError, UndecodableError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableImageError(os.fspath(path), reason) from error
@@ -276,22 +274,3 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
         return None
     alpha = np.asarray(image.convert("RGBA").getchannel("A"))
     return None if alpha.min() == 255 else alpha
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Returns the transposition that makes the image upright."""
-    from PIL.Image import Transpose
-
-    orientation = 1
-    # Pillow raises almost anything for damaged EXIF data, which are no reason to refuse a photo.
-    with contextlib.suppress(Exception):
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    return {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation)

@@ -1,5 +1,6 @@
 """Decodes with Pillow what the fast path does not take: other formats and unusual JPEGs."""
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from shift_jax.data.decode.unreadable import UndecodableError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_ORIENTATION = 0x0112  # The tag of EXIF.
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
@@ -40,6 +43,41 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         reason = "it is empty" if not data else str(error) or type(error).__name__
         # Pillow names the object that it read from, whose address differs in every run.
         raise UndecodableError(reason.split(" <_io.BytesIO")[0]) from error
+
+
+def upright(image: "Image.Image", channels: int) -> np.ndarray:
+    """Returns uint8 [H, W, channels] of an image, turned as its EXIF data say.
+
+    Raises:
+      UndecodableError: the image is damaged or truncated.
+    """
+    try:
+        image.load()  # This rotates a TIFF, which then no longer asks for rotation.
+        pixels, turned = _on_white(image), turn(image)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UndecodableError(str(error) or type(error).__name__) from error
+    return as_array(pixels if turned is None else pixels.transpose(turned), channels)
+
+
+def turn(image: "Image.Image") -> "Image.Transpose | None":
+    """Returns the transposition that makes the image upright."""
+    from PIL.Image import Transpose
+
+    orientation = 1
+    # Pillow raises almost anything for damaged EXIF data, which are no reason to refuse a photo.
+    with contextlib.suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
 
 
 def as_array(image: "Image.Image", channels: int) -> np.ndarray:

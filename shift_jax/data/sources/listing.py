@@ -37,6 +37,24 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """Supported image extensions, in lower case. Of an animation, the first frame is read."""
 
+UNSUPPORTED_EXTENSIONS = frozenset(
+    {
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".nef",
+        ".orf",
+        ".raf",
+        ".rw2",
+    }
+)
+"""Formats of phones and cameras that Pillow does not read, or reads only the thumbnail of."""
+
 NO_IMAGE = "without an image extension"
 """The most frequent reason for `warn_of_ignored`."""
 
