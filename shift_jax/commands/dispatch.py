@@ -16,6 +16,7 @@ from shift_jax.version import __version__
 COMMANDS = (
     "train",
     "eval",
+    "predict",
     "report",
     "stylize",
     "verify",

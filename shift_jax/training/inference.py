@@ -1,22 +1,28 @@
-"""Networks of runs, ready for photos: for painting, and for comparing faces."""
+"""Networks of runs, ready for photos: for painting, telling classes, and comparing faces."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from shift_jax.config import from_dict
+from shift_jax.config import DataConfig, from_dict
+from shift_jax.data.class_names import ClassName
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
+from shift_jax.models.classifier import Classifier, load_shipped_classifier, named_classes
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.stylizer import Stylizer, load_style
 from shift_jax.tasks.faces import Faces
 from shift_jax.tasks.verifier import Verifier
 from shift_jax.training.evaluation import TrainedModel
-from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
 from shift_jax.training.runs.selection import checkpoint_of, find_checkpoint
 from shift_jax.training.runs.workdir import read_config
+
+# Sides in pixels of the images of datasets whose runs take them as they are.
+_SIZES = {"digits": 8, "cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28}
 
 
 def load_stylizers(
@@ -85,6 +91,63 @@ def load_verifier(
     assert isinstance(trained.task, Faces)
     threshold = trained.metrics.get("threshold")
     return Verifier(trained.task, trained.variables, threshold, aligned=aligned, face=face)
+
+
+def load_classifier(
+    weights: str | None,
+    folder: str | os.PathLike[str] | None,
+    which: Literal["latest", "best"] = "latest",
+    classes: Sequence[ClassName] | None = None,
+) -> Classifier:
+    """Returns a trained classifier: shipped weights, or one of a run's checkpoints.
+
+    Args:
+      weights: name of shipped weights; None for `folder`.
+      folder: of a run or of one of its checkpoints.
+      which: "latest" or "best", the checkpoint of a run.
+      classes: names of its classes, in place of those that it was trained on.
+
+    Raises:
+      InputError: no such weights, run or checkpoint, or not of a classifier.
+    """
+    if weights is not None:
+        return load_shipped_classifier(weights, classes)
+    assert folder is not None
+    path = _existing_folder(folder)
+    if not os.path.isdir(path / "manifest"):
+        path = checkpoint_of(path, which)
+    variables, values = restore_variables(path)
+    config = from_dict(values)
+    if config.task != "classification":
+        raise InputError(
+            f"{folder} has a network of the task {config.task!r}, expected a classifier: name "
+            "another --model."
+        )
+    count = variables["params"]["classifier"]["bias"].shape[0]
+    trained = config.model
+    arguments = {k: value for k, value in trained.arguments.items() if k != "features_only"}
+    labels = read_manifest(path)["training"].get("class_names") or ()
+    return Classifier(
+        # In float32, whatever the data type of the training.
+        model=create_model(trained.name, num_classes=count, **arguments),
+        variables=variables,
+        classes=named_classes(labels, count, classes, str(folder)),
+        image_shape=_image_shape(config.data, folder),
+        mean=config.data.mean,
+        std=config.data.std,
+        crop=config.data.eval_crop,
+    )
+
+
+def _image_shape(data: DataConfig, folder: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Returns the shape of the images of a run."""
+    size = data.image_size or _SIZES.get(data.name.partition(":")[0])
+    if size is None:
+        raise InputError(
+            f"{folder} does not say how large the images of {data.name!r} are: set "
+            "data.image_size in its config.json."
+        )
+    return (size, size, len(data.mean))
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
