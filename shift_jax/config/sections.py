@@ -125,13 +125,22 @@ class OptimizerConfig:
 
     name: str = setting(
         "sgd",
-        "SGD, or Adam with β 0.9 and 0.999 and ε 1e-8, which ignores momentum and nesterov",
-        choices=("sgd", "adam"),
+        "SGD; Adam, which ignores momentum and nesterov; or AdamW, Adam with weight decay that is "
+        "never coupled",
+        choices=("sgd", "adam", "adamw"),
     )
     momentum: float = setting(
         0.9, "decay of the momentum buffer, which sums gradients undampened", at_least=0, below=1
     )
     nesterov: bool = setting(False, "whether to use Nesterov's momentum")
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999),
+        "Adam: decay of the averages of the gradients and of their squares",
+        at_least=0,
+        below=1,
+        length=2,
+    )
+    eps: float = setting(1e-8, "Adam: term added to the root of the second average", above=0)
     weight_decay: float = setting(5e-4, "coefficient of the weight decay", at_least=0)
     weight_decay_coupled: bool = setting(
         True,
@@ -145,6 +154,16 @@ class OptimizerConfig:
     )
     clip_norm: float = setting(
         0.0, "largest global norm of the gradient; 0 for no clipping", at_least=0
+    )
+    frozen: tuple[str, ...] = setting(
+        (),
+        "beginnings of names of parameters, such as stem or group1_block1/conv1, that stay as they "
+        "are; their BatchNorm uses its running statistics",
+    )
+    learning_rate_factors: tuple[str, ...] = setting(
+        (),
+        "beginnings of names of parameters with a factor of the learning rate for each, such as "
+        "classifier=10; the first that fits counts",
     )
     restart_momentum_each_epoch: bool = setting(
         False,

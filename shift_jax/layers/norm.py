@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import flax.linen as nn
@@ -11,6 +14,25 @@ from jax import lax
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
+
+
+_frozen: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("frozen", default=())
+
+
+@contextlib.contextmanager
+def frozen_norms(beginnings: tuple[str, ...]) -> Iterator[None]:
+    """Lets some of the `BatchNorm` modules that are made in the block use running statistics.
+
+    Their averages stay as they are, even in training.
+
+    Args:
+      beginnings: of the modules' paths, such as "group1_block1/norm1".
+    """
+    token = _frozen.set(beginnings)
+    try:
+        yield
+    finally:
+        _frozen.reset(token)
 
 
 class NormFactory(Protocol):
@@ -25,8 +47,16 @@ class BatchNorm(nn.BatchNorm):
     """Flax's BatchNorm, which can also return its effect as y·a + b of each channel.
 
     The convolution before or after it then applies a and b in passing, and nobody writes the
-    normalized array. Both ways have the same variables.
+    normalized array. Both ways have the same variables. `frozen_norms` overrides
+    `use_running_average`.
     """
+
+    def __post_init__(self):
+        super().__post_init__()
+        beginnings = _frozen.get()
+        if beginnings and self.scope is not None and "/".join(self.path).startswith(beginnings):
+            # Its attributes are final now, but its path has become known only here.
+            object.__setattr__(self, "use_running_average", True)
 
     @property
     def folds(self) -> bool:
@@ -50,12 +80,13 @@ class BatchNorm(nn.BatchNorm):
         Args:
           features: N.
           statistics: sum and sum of squares (N,) of the batch. They give the mean and the variance
-            and update the running averages, as in training; None uses the running averages.
+            and update the running averages, as in training; None uses the running averages, and so
+            does a frozen norm.
           count: number of elements in each sum.
         """
         mean_average = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         variance_average = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-        if statistics is None:
+        if statistics is None or self.use_running_average:
             mean, variance = mean_average.value, variance_average.value
         else:
             assert count is not None  # It comes with the sums.

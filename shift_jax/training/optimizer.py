@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from shift_jax.config import check
+from shift_jax.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from shift_jax.config import OptimizerConfig, ScheduleConfig
@@ -47,6 +50,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns SGD or Adam, in PyTorch's order: clip, coupled decay, momentum, learning rate.
 
+    The optimizer's `init` raises InputError for a beginning of names that no parameter has.
+
     Args:
       config: the section `optimizer` of the experiment.
       schedule: the learning rate.
@@ -58,15 +63,89 @@ def make_optimizer(
     check(config, "optimizer.")
     mask = _is_kernel if config.weight_decay_on == "kernels" else None
     decay = optax.add_decayed_weights(config.weight_decay, mask)
-    if config.name == "adam":
-        momentum = optax.scale_by_adam()
-    else:
+    if config.name == "sgd":
         momentum = optax.trace(config.momentum, config.nesterov)
+    else:
+        first_beta, second_beta = config.betas
+        momentum = optax.scale_by_adam(first_beta, second_beta, config.eps)
     if config.restart_momentum_each_epoch:
         momentum = restart_every(steps_per_epoch, momentum)
-    first, second = (decay, momentum) if config.weight_decay_coupled else (momentum, decay)
+    is_coupled = config.weight_decay_coupled and config.name != "adamw"
+    first, second = (decay, momentum) if is_coupled else (momentum, decay)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, first, second, optax.scale_by_learning_rate(schedule))
+    parts = [clip, first, second, optax.scale_by_learning_rate(schedule)]
+    if config.learning_rate_factors:
+        parts.append(_scale_by_name(config.learning_rate_factors))
+    optimizer = optax.chain(*parts)
+    if not config.frozen:
+        return optimizer
+    # The frozen ones have no momentum either, nor a part in the norm of the gradient.
+    return optax.partition(
+        {"trained": optimizer, "frozen": optax.set_to_zero()}, _kinds(config.frozen)
+    )
+
+
+def by_name(function: Callable[[str, Any], Any], params: Any) -> Any:
+    """Maps a function of each parameter's name and value over a tree of parameters.
+
+    A name is a path such as "group1_block1/conv1/kernel".
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: function(jax.tree_util.keystr(path, simple=True, separator="/"), x), params
+    )
+
+
+def _kinds(frozen: tuple[str, ...]) -> Callable[[Any], Any]:
+    def kinds(params: Any) -> Any:
+        _check_beginnings("optimizer.frozen", frozen, params)
+        labels = by_name(lambda name, _: "frozen" if name.startswith(frozen) else "trained", params)
+        if "trained" not in jax.tree.leaves(labels):
+            raise InputError(
+                f"optimizer.frozen is {frozen!r}, which leaves no parameter to train: freeze fewer."
+            )
+        return labels
+
+    return kinds
+
+
+def _scale_by_name(texts: Sequence[str]) -> optax.GradientTransformation:
+    """Returns what multiplies the update of each parameter by the factor for its name."""
+    factors: dict[str, float] = {}
+    for text in texts:
+        beginning, _, number = text.partition("=")
+        try:
+            factors[beginning] = float(number)
+        except ValueError:
+            factors[beginning] = math.nan
+        if not beginning or not 0 <= factors[beginning] < math.inf:
+            raise InputError(
+                f"optimizer.learning_rate_factors has {text!r}, expected a beginning of names and "
+                "a number of 0 or more, such as 'classifier=10'."
+            )
+
+    def factor(name: str) -> float:
+        return next((f for beginning, f in factors.items() if name.startswith(beginning)), 1.0)
+
+    def init(params: Any) -> optax.OptState:
+        _check_beginnings("optimizer.learning_rate_factors", factors, params)
+        return optax.EmptyState()
+
+    def update(updates: Any, state: optax.OptState, params: Any = None):
+        return by_name(lambda name, update: factor(name) * update, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _check_beginnings(field: str, beginnings: Iterable[str], params: Any) -> None:
+    """Raises InputError for a beginning that no name of a parameter has."""
+    names = jax.tree.leaves(by_name(lambda name, _: name, params))
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            tops = dict.fromkeys(name.partition("/")[0] for name in names)
+            raise InputError(
+                f"{field} has {beginning!r}, but no parameter's name begins so, only with "
+                f"{', '.join(tops)}.{did_you_mean(beginning, tops)}"
+            )
 
 
 class RestartState(NamedTuple):

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from shift_jax.layers.norm import frozen_norms
 from shift_jax.ops import batch_axes
 from shift_jax.training.mesh import BATCH_AXES, of_state, over_batch, replicated
+from shift_jax.training.optimizer import by_name
 
 Metrics = dict[str, jax.Array]
 
@@ -107,13 +109,19 @@ def make_train_step(
     *,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
+    frozen: tuple[str, ...] = (),
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """Returns the jitted update on a batch sharded over the mesh; it donates the state.
 
     `make_update` explains the arguments and the computation.
     """
     train_step = make_update(
-        learner, optimizer, mesh, accumulation_steps=accumulation_steps, ema_decay=ema_decay
+        learner,
+        optimizer,
+        mesh,
+        accumulation_steps=accumulation_steps,
+        ema_decay=ema_decay,
+        frozen=frozen,
     )
     return jax.jit(train_step, in_shardings=(None, over_batch(mesh)), donate_argnums=0)
 
@@ -125,6 +133,7 @@ def make_update(
     *,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
+    frozen: tuple[str, ...] = (),
 ) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """Returns the update on one batch, (state, batch) → (state, metrics), not yet compiled.
 
@@ -141,15 +150,17 @@ def make_update(
         the means over the parts; BatchNorm sees one part at a time.
       ema_decay: d in the moving averages d · ema + (1 - d) · new of parameters and statistics, or
         (1 + step) / (10 + step) as long as that is smaller; 0 for no average.
+      frozen: beginnings of names of parameters that get no gradients, and whose BatchNorm uses its
+        running statistics. The optimizer must leave them as they are.
     """
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
         batch = dict(batch)
         stop = batch.pop("stop", None)
         rng = jax.random.fold_in(state.rng, state.step)
-        with batch_axes(*BATCH_AXES):
+        with batch_axes(*BATCH_AXES), frozen_norms(frozen):
             gradients, batch_stats, metrics = _gradients(
-                learner, state, batch, rng, accumulation_steps, mesh
+                learner, state, batch, rng, accumulation_steps, mesh, frozen
             )
         # Each device then gets its part of the sum, not all of it.
         gradients = _sharded(mesh, gradients)
@@ -176,12 +187,23 @@ def _sharded(mesh: Mesh, state: Any) -> Any:
 
 
 def _gradients(
-    learner: Learner, state: TrainState, batch: dict, rng: jax.Array, parts: int, mesh: Mesh
+    learner: Learner,
+    state: TrainState,
+    batch: dict,
+    rng: jax.Array,
+    parts: int,
+    mesh: Mesh,
+    frozen: tuple[str, ...],
 ) -> tuple[Any, Any, Metrics]:
     """Returns the mean gradients, the new batch_stats and the mean metrics of a batch."""
 
     def of_part(batch_stats, batch, rng):
         def loss_fn(params):
+            if frozen:
+                params = by_name(
+                    lambda name, x: jax.lax.stop_gradient(x) if name.startswith(frozen) else x,
+                    params,
+                )
             if 1 < mesh.shape["fsdp"] == mesh.size:
                 # Otherwise XLA moves parts of the batch instead of the weights (TPU compiler,
                 # ShiftNet-A on 16 chips: 61 GB of memory traffic against 50 GB).

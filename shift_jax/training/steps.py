@@ -123,4 +123,5 @@ class Steps(abc.ABC):
             self.mesh,
             accumulation_steps=self.config.accumulation_steps,
             ema_decay=self.config.ema_decay,
+            frozen=self.config.optimizer.frozen,
         )

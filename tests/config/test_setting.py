@@ -49,7 +49,7 @@ def test_a_task_lists_its_own_defaults():
             "a number of 0 or more and below 1",
         ),
         (ClassificationConfig, "optimizer.weight_decay", (-1e-4,), "a number of 0 or more"),
-        (ClassificationConfig, "optimizer.name", ("adamw",), "'sgd' or 'adam'"),
+        (ClassificationConfig, "optimizer.name", ("adamax",), "'sgd', 'adam' or 'adamw'"),
         (
             ClassificationConfig,
             "optimizer.weight_decay_on",

@@ -8,6 +8,7 @@ import pytest
 
 from shift_jax.layers import CSC, SC2, BatchNorm
 from shift_jax.layers import batch_norm as shift_batch_norm
+from shift_jax.layers.norm import frozen_norms
 from shift_jax.ops import shift_conv
 from tests.layers.inputs import X, perturbed
 
@@ -135,3 +136,23 @@ def test_statistics_of_devices_are_averaged_over_the_named_axis():
         updated,
         expected_updated,
     )
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+def test_frozen_norms_use_their_running_statistics_in_training(implementation):
+    layer = CSC(**FOLDED["projection"], implementation=implementation)
+    variables = perturbed(jax.jit(layer.init)(jax.random.key(0), X))
+
+    def run(train, frozen=()):
+        with frozen_norms(frozen):
+            return jax.jit(partial(layer.apply, train=train, mutable=["batch_stats"]))(variables, X)
+
+    y, updated = run(True, ("norm1", "norm_short"))
+    for name, old in variables["batch_stats"].items():
+        changed = bool((updated["batch_stats"][name]["mean"] != old["mean"]).any())
+        assert changed == (name == "norm2"), name
+    assert relative_error(y, run(True)[0]) > 1e-3
+
+    y, updated = run(True, ("norm",))
+    assert relative_error(updated["batch_stats"], variables["batch_stats"]) == 0
+    assert relative_error(y, run(False)[0]) < 1e-5

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -107,7 +108,7 @@ def test_warmup_rises_from_zero_without_delaying_the_rest(name):
     assert warm(5000) == pytest.approx(plain(5000))
 
 
-def pytorch_adam(steps, *, lr=0.1, decay=0.0, decoupled=False):
+def pytorch_adam(steps, *, lr=0.1, decay=0.0, decoupled=False, betas=(0.9, 0.999), eps=1e-8):
     """torch.optim.Adam's update, or AdamW's, written out."""
     params = {(a, b): PARAMS[a][b].copy() for a, b in NAMES}
     first = {key: np.zeros_like(value) for key, value in params.items()}
@@ -118,10 +119,11 @@ def pytorch_adam(steps, *, lr=0.1, decay=0.0, decoupled=False):
             weight_decay = decay * params[a, b]
             if not decoupled:
                 gradient = gradient + weight_decay
-            first[a, b] = 0.9 * first[a, b] + 0.1 * gradient
-            second[a, b] = 0.999 * second[a, b] + 0.001 * gradient**2
-            m, v = first[a, b] / (1 - 0.9 ** (step + 1)), second[a, b] / (1 - 0.999 ** (step + 1))
-            update = m / (np.sqrt(v) + 1e-8) + (weight_decay if decoupled else 0)
+            first[a, b] = betas[0] * first[a, b] + (1 - betas[0]) * gradient
+            second[a, b] = betas[1] * second[a, b] + (1 - betas[1]) * gradient**2
+            m = first[a, b] / (1 - betas[0] ** (step + 1))
+            v = second[a, b] / (1 - betas[1] ** (step + 1))
+            update = m / (np.sqrt(v) + eps) + (weight_decay if decoupled else 0)
             params[a, b] = params[a, b] - lr * update
     return params
 
@@ -134,7 +136,65 @@ def test_adam_is_pytorchs(decay, decoupled):
         np.testing.assert_allclose(ours[layer][name], expected, rtol=1e-4)
 
 
-def test_an_unknown_optimizer_is_refused():
-    config = OptimizerConfig(name="adamw")
-    with pytest.raises(InputError, match="optimizer.name is 'adamw', expected 'sgd' or 'adam'"):
-        make_optimizer(config, optax.constant_schedule(0.1), 10)
+@pytest.mark.parametrize("coupled", [True, False])
+def test_adamw_is_pytorchs(coupled):
+    config = OptimizerConfig(
+        name="adamw",
+        weight_decay=0.1,
+        weight_decay_coupled=coupled,  # Never, for AdamW.
+        betas=(0.8, 0.95),
+        eps=1e-3,
+    )
+    ours = run(make_optimizer(config, optax.constant_schedule(0.1), 10), 5)
+    expected = pytorch_adam(5, decay=0.1, decoupled=True, betas=(0.8, 0.95), eps=1e-3)
+    for (layer, name), value in expected.items():
+        np.testing.assert_allclose(ours[layer][name], value, rtol=1e-4)
+
+
+def test_factors_of_the_learning_rate_by_name():
+    config = OptimizerConfig(
+        weight_decay=0.1, learning_rate_factors=("conv/b=0.5", "conv=0", "norm=3")
+    )
+    ours = run(make_optimizer(config, lambda step: 0.1, 10), 4)
+    factors = {("conv", "kernel"): 0, ("conv", "bias"): 0.5, ("norm", "scale"): 3}
+    for (layer, name), factor in factors.items():
+        expected = pytorch_sgd(4, decay=0.1, lr=0.1 * factor)[layer, name]
+        np.testing.assert_allclose(ours[layer][name], expected, rtol=2e-5)
+
+
+def test_frozen_parameters_stay_and_have_no_momentum():
+    config = OptimizerConfig(weight_decay=0.1, clip_norm=0.5, frozen=("conv/b", "norm"))
+    optimizer = make_optimizer(config, lambda step: 0.1, 10)
+    ours = run(optimizer, 4)
+    np.testing.assert_array_equal(ours["conv"]["bias"], PARAMS["conv"]["bias"])
+    np.testing.assert_array_equal(ours["norm"]["scale"], PARAMS["norm"]["scale"])
+    assert (ours["conv"]["kernel"] != PARAMS["conv"]["kernel"]).all()
+    momenta = [x for x in jax.tree.leaves(optimizer.init(PARAMS)) if x.ndim]
+    assert [x.shape for x in momenta] == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"frozen": ("kernel",)}, "no parameter's name begins so, only with conv, norm"),
+        ({"frozen": ("norn",)}, "Did you mean 'norm'"),
+        ({"frozen": ("conv", "n")}, "which leaves no parameter to train"),
+        ({"learning_rate_factors": ("head=2",)}, "has 'head', but no parameter's name begins so"),
+        ({"learning_rate_factors": ("conv",)}, "has 'conv', expected a beginning of names and"),
+        ({"learning_rate_factors": ("conv=x",)}, "has 'conv=x', expected a beginning of names"),
+        ({"learning_rate_factors": ("conv=-1",)}, "has 'conv=-1', expected a beginning"),
+        ({"learning_rate_factors": ("conv=inf",)}, "has 'conv=inf', expected a beginning"),
+        ({"learning_rate_factors": ("=2",)}, "has '=2', expected a beginning"),
+        ({"betas": (0.9,)}, "optimizer.betas is .* expected 2 numbers"),
+        ({"betas": (0.9, 1.0)}, "optimizer.betas is .* below 1"),
+        ({"eps": 0.0}, "optimizer.eps is 0.0, expected a number above 0"),
+        (
+            {"name": "adamax"},
+            "optimizer.name is 'adamax', expected 'sgd', 'adam' or 'adamw'. Did you mean 'adam",
+        ),
+    ],
+)
+def test_fields_that_do_not_fit(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        optimizer = make_optimizer(OptimizerConfig(**changes), optax.constant_schedule(0.1), 10)
+        optimizer.init(PARAMS)
