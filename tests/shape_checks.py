@@ -5,6 +5,8 @@ import sys
 import typing
 from contextlib import contextmanager
 
+import jax
+import numpy as np
 from beartype import beartype
 from jaxtyping import install_import_hook
 
@@ -26,7 +28,7 @@ class _RealAnnotations:
             run = spec.loader.exec_module
 
             def exec_module(module):
-                with _type_checking():
+                with _annotations():
                     run(module)
 
             spec.loader.exec_module = exec_module
@@ -34,12 +36,14 @@ class _RealAnnotations:
 
 
 @contextmanager
-def _type_checking():
-    before, typing.TYPE_CHECKING = typing.TYPE_CHECKING, True
+def _annotations():
+    """Lets modules import what they annotate with; NumPy's arrays do for jax.Array, as in JAX."""
+    before = typing.TYPE_CHECKING, jax.Array
+    typing.TYPE_CHECKING, jax.Array = True, jax.Array | np.ndarray
     try:
         yield
     finally:
-        typing.TYPE_CHECKING = before
+        typing.TYPE_CHECKING, jax.Array = before
 
 
 def check_arrays(function):

@@ -65,7 +65,7 @@ MISTAKES = [
         "error: Model 'shiftresnet20' has no argument 'expansoin', .*Did you mean 'expansion'",
     ),
     (["--config=configs/quickstart.py:foo", "--workdir=W"], "error: The config .*TypeError"),
-    (["--config=tests/conftest.py", "--workdir=W"], "error: The config tests/conftest.py can"),
+    (["--config=benchmarks/table.py", "--workdir=W"], "error: The config benchmarks/table.py can"),
     (["--config=README.md", "--workdir=W"], "error: The config README.md cannot be loaded"),
     (["--config=configs/quickstart.py", "--workdri=W"], "error: Unknown command line flag"),
     (["--config=configs/quickstart.py", "--workdir=W", "x"], "error: 'x' is not a flag"),

@@ -109,7 +109,7 @@ def test_saved_variables_load_unchanged(name, tmp_path):
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_forward_and_gradient_are_finite_under_jit(name):
-    model, images = small_model(name), jnp.asarray(random_images(small_shape(name)))
+    model, images = small_model(name), random_images(small_shape(name))
     variables = random_variables(model, small_shape(name))
 
     def loss(params):
