@@ -31,6 +31,12 @@ class ExperimentConfig:
         at_least=0,
         at_most=2**32 - 1,
     )
+    init_from: str = setting(
+        "",
+        "trained weights to begin from: the folder of a run or of a checkpoint, a file that "
+        "import-weights reads, or the name of shipped weights; empty for random ones. Only the "
+        "classifier may differ, and then begins anew",
+    )
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
     schedule: ScheduleConfig = section(ScheduleConfig)

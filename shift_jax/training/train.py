@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from shift_jax.config import to_dict
 from shift_jax.tasks import make_task, separate_runs
 from shift_jax.training.checks import check_batches
 from shift_jax.training.evaluation import collect
+from shift_jax.training.initial import InitialWeights, load_initial, with_initial
 from shift_jax.training.log import Log
 from shift_jax.training.loop import Loop
 from shift_jax.training.mesh import make_mesh, to_devices
@@ -71,6 +73,8 @@ def train(
 def _train_run(steps: _BatchSteps, should_stop: Callable[[int], bool]) -> dict[str, float]:
     workdir, config = steps.workdir, to_dict(steps.config)
     _ = steps.template  # Fails here if the network cannot be built, before it claims the workdir.
+    if not any((workdir / "checkpoints").glob("*")):
+        _ = steps.initial  # Likewise for weights that do not fit it.
     check_same(
         computed_fields(config),
         "Process {process} has another config than process 0: start all processes with the same "
@@ -120,6 +124,15 @@ class _BatchSteps(Steps):
         self._train_step = self._make_step(make_train_step)
         self._eval_step = make_eval_step(task, mesh)
 
+    @cached_property
+    def initial(self) -> InitialWeights | None:
+        """The weights to begin from, if the config names some."""
+        return load_initial(self.config, self.template) if self.config.init_from else None
+
+    def begin(self) -> TrainState:
+        state = super().begin()
+        return state if self.initial is None else with_initial(state, self.initial)
+
     @contextlib.contextmanager
     def open(self, start_step: int) -> Iterator[None]:
         with contextlib.closing(self.task.train_batches(start_step)) as host_batches:
@@ -166,6 +179,9 @@ class _BatchSteps(Steps):
         if task.num_classes is not None:
             classes = f" in {task.num_classes:,} class{'es' * (task.num_classes != 1)}"
         doing = f"Resuming at step {start_step}" if start_step else "Training from the start"
+        if not start_step and self.initial is not None:
+            new = "" if self.initial.has_classifier else ", with a new classifier"
+            doing = f"Training from {self.config.init_from}{new}"
         log.say(
             f"{doing}: {parameters:,} parameters, {task.examples_per_epoch:,} examples{classes}, "
             f"{task.steps_per_epoch} steps an epoch, on {self.mesh.size} × "

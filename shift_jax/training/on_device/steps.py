@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # The only values of these fields that the steps implement.
 _ONLY = {
     "task": "classification",
+    "init_from": "",
     "fsdp": 1,
     "eval_every_epochs": 1.0,
     "data.augmentation": "pad_crop_flip",
