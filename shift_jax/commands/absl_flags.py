@@ -35,6 +35,8 @@ def run(name: str) -> int:
     for action in line.flags.values():
         if action.dest == "config":
             config_flags.DEFINE_config_file("config", help_string=action.help)
+        elif f"--{action.dest}" in line.switches:
+            flags.DEFINE_boolean(action.dest, action.default, action.help or "")
         else:
             define = flags.DEFINE_multi if isinstance(action.default, list) else flags.DEFINE
             define(

@@ -31,6 +31,12 @@ line.add("--weights", "Name of shipped weights instead.", metavar="NAME")
 line.add("--which", "Which checkpoint of --workdir.", choices=("latest", "best"), default="latest")
 line.add("--split", "Split to evaluate. Default: the config's.")
 line.add("--data_dir", "Folder of the dataset. Default: the config's.", DIR)
+line.add(
+    "--allow_subset",
+    "Evaluate only the examples of classes that the network learned, if the split has others.",
+    bool,
+    default=False,
+)
 line.add("--pairs_file", "Pairs of faces, for --split=lfw or ytf.", FILE)
 line.add(
     "--set",
@@ -62,6 +68,7 @@ def main(options: Namespace) -> None:
         pairs_file=options.pairs_file,
         overrides=dict(options.set),
         output=options.output,
+        allow_subset=options.allow_subset,
     )
 
 

@@ -46,6 +46,7 @@ class CommandLine(argparse.ArgumentParser):
         )
         self.add_argument("-h", "--help", action="help", help="Print this and exit.")
         self.flags: dict[str, argparse.Action] = {}
+        self.switches: set[str] = set()
         self._needs = f"{needs}, as in {self.prog} {example}." if needs else ""
         self._takes = takes
         if takes == "config":
@@ -72,8 +73,8 @@ class CommandLine(argparse.ArgumentParser):
         Args:
           name: such as "--workdir" or "photo".
           help: what it means. The default is added to the sentence.
-          type: converts the text. `bool` reads "true" and "false". Others raise
-            `ArgumentTypeError` with what they expected, such as "a number".
+          type: converts the text. `bool` reads "true" and "false", and the flag alone is true.
+            Others raise `ArgumentTypeError` with what they expected, such as "a number".
           choices: the texts that are allowed.
           metavar: the value's name in the help; default: that of the type, or the choices.
           **settings: others of argparse's `add_argument`.
@@ -105,6 +106,8 @@ class CommandLine(argparse.ArgumentParser):
         action = self.add_argument(name, type=convert, help=help, metavar=metavar, **settings)
         if is_flag:
             self.flags[name] = action
+            if type is bool:
+                self.switches.add(name)
 
     def add_process_flags(self) -> None:
         """Adds the flags of a command that may run as several processes."""
@@ -176,7 +179,9 @@ class CommandLine(argparse.ArgumentParser):
                     f"There is no flag {flag}: expected {', '.join(self.flags)}."
                     f"{did_you_mean(flag[2:], [name[2:] for name in self.flags])}"
                 )
-            if not equals and rest and not rest[0].startswith("--"):
+            if flag in self.switches and not equals and rest[:1] not in (["true"], ["false"]):
+                argument = f"{flag}=true"
+            elif not equals and rest and not rest[0].startswith("--"):
                 argument = f"{flag}={rest.pop(0)}"
             elif not equals and not is_override:  # Overrides of booleans may stand alone.
                 raise InputError(f"{flag!r} has no value: expected {flag}=VALUE.")

@@ -19,6 +19,12 @@ line = CommandLine(
     takes="config",
 )
 line.add("--workdir", "Folder of the run; one that holds a run resumes.", DIR, required=True)
+line.add(
+    "--allow_changed_data",
+    "Resume although the training data, of the same classes, have become more.",
+    bool,
+    default=False,
+)
 line.add_process_flags()
 
 
@@ -26,7 +32,11 @@ def main(options: Namespace) -> None:
     from shift_jax.config import from_dict
     from shift_jax.training.train import train
 
-    train(from_dict(options.config.to_dict()), options.workdir)
+    train(
+        from_dict(options.config.to_dict()),
+        options.workdir,
+        allow_changed_data=options.allow_changed_data,
+    )
 
 
 if __name__ == "__main__":

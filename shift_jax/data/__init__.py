@@ -18,6 +18,7 @@ from shift_jax.data.sources.arrays import ArraySource
 from shift_jax.data.sources.fingerprint import Fingerprint, fingerprint
 from shift_jax.data.sources.identities import identity_names, image_paths, load_identities
 from shift_jax.data.sources.identity_split import read_names, split_identities
+from shift_jax.data.sources.known_classes import class_difference, known_classes
 from shift_jax.data.sources.listing import IMAGE_EXTENSIONS, image_names, normalized, subfolders
 from shift_jax.data.sources.photos import load_photos, read_photo
 from shift_jax.data.sources.selections import ImageFiles, Subset
@@ -43,11 +44,13 @@ __all__ = [
     "Transform",
     "UnreadableImageError",
     "check_max_unreadable_fraction",
+    "class_difference",
     "eval_batches",
     "fingerprint",
     "identity_names",
     "image_names",
     "image_paths",
+    "known_classes",
     "load_identities",
     "load_photos",
     "load_source",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import jax
 
     from shift_jax.config import ExperimentConfig
-    from shift_jax.data import Batches
+    from shift_jax.data import Batches, Fingerprint
 
 
 class Task(Protocol):
@@ -26,6 +26,7 @@ class Task(Protocol):
       steps_per_epoch: of the training split.
       examples_per_epoch: of the training split.
       num_classes: of the training split; None where the examples have none.
+      training_data: identifies the training examples.
       batch_sizes: the sizes of global training batches that occur.
       eval_batch_size: smallest global size of the evaluation batches.
       eval_split: the split evaluated during training.
@@ -41,6 +42,9 @@ class Task(Protocol):
 
     @property
     def num_classes(self) -> int | None: ...
+
+    @property
+    def training_data(self) -> Fingerprint: ...
 
     @property
     def batch_sizes(self) -> tuple[int, ...]: ...

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 
 from shift_jax import data
 from shift_jax.errors import InputError
@@ -17,6 +19,40 @@ from shift_jax.tasks.image_task import ImageTask
 if TYPE_CHECKING:
     from shift_jax.config import ClassificationConfig
     from shift_jax.models.network import Network
+
+
+@dataclass(frozen=True)
+class LearnedClasses:
+    """The classes of a trained network.
+
+    Attributes:
+      count: how many.
+      names: of the classes, in the order of the outputs; None if nothing says so.
+      allow_subset: whether an evaluated split may lack some classes and have others, whose examples
+        are left out.
+    """
+
+    count: int
+    names: tuple[str, ...] | None
+    allow_subset: bool = False
+
+    def of(self, source: data.Source, split: str) -> data.Source:
+        """Returns the examples of a split, labeled by these classes; InputError for others."""
+        if self.names is not None and source.class_names is not None:
+            return data.known_classes(source, self.names, allow_subset=self.allow_subset)
+        if source.num_classes != self.count:
+            raise InputError(
+                f"The network tells {self.count:,} classes apart, but {split!r} has "
+                f"{source.num_classes:,}: name a dataset of the classes that it learned."
+            )
+        if self.names is None and source.class_names is not None:
+            logging.warning(
+                "Nothing says which classes the network learned: the %d labels of %r are taken to "
+                "be its own.",
+                self.count,
+                split,
+            )
+        return source
 
 
 class Classification(ImageTask):
@@ -33,8 +69,18 @@ class Classification(ImageTask):
     best_metric = "top1"
     fractions = frozenset({"top1", "top5"})
 
+    _learned: LearnedClasses | None = None
+
+    def evaluate_as(self, learned: LearnedClasses) -> None:
+        """Evaluates a trained network: the labels are those of its classes from now on.
+
+        From then on, opening a split raises InputError if its classes are not those of the network.
+        """
+        self._learned = learned
+
     def _open(self, split: str) -> data.Source:
-        return self._load(split, self.config.data.eval_crop)
+        source = self._load(split, self.config.data.eval_crop)
+        return self._learned.of(source, split) if self._learned else source
 
     @cached_property
     def _train_source(self) -> data.Source:
@@ -55,7 +101,10 @@ class Classification(ImageTask):
     @cached_property
     def model(self) -> Network:
         """The network, with as many outputs as the dataset has classes."""
-        return self._network(num_classes=self._train_source.num_classes)
+        learned = self._learned
+        return self._network(
+            num_classes=learned.count if learned else self._train_source.num_classes
+        )
 
     def init(self, rng: jax.Array) -> dict:
         return self.model.init(rng, jnp.zeros((1, *self.image_shape)), train=False)

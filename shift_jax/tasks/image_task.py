@@ -145,6 +145,10 @@ class ImageTask(abc.ABC):
         return self._train_source.num_classes
 
     @property
+    def training_data(self) -> data.Fingerprint:
+        return data.fingerprint(self._train_source)
+
+    @property
     def examples_per_epoch(self) -> int:
         return len(self._train_source)
 

@@ -19,11 +19,13 @@ from shift_jax.config import FacesConfig, from_dict, override
 from shift_jax.errors import InputError
 from shift_jax.files import as_input_error
 from shift_jax.tasks import Task, make_task
+from shift_jax.tasks.classification import Classification, LearnedClasses
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
 from shift_jax.training.processes.collectives import broadcast_from_process_0, is_first
 from shift_jax.training.processes.stopping import EvaluationStoppedError, StopRequest
 from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
 from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.runs.trained_data import learned_class_names
 from shift_jax.training.runs.workdir import write_json
 from shift_jax.training.step import make_eval_step
 from shift_jax.weights.shipped import WeightRecord, read_weights, weights_named
@@ -86,6 +88,8 @@ class TrainedModel:
       data_dir: folder of the dataset; None means the config's.
       pairs_file: file that names the pairs, for a task that compares pairs.
       overrides: other values of fields of the config, such as {"verification.num_pairs": 1000}.
+      allow_subset: whether a split may lack some of the classes that the network learned, and have
+        others, whose examples are left out.
 
     Attributes:
       config: the experiment, with the overrides.
@@ -103,15 +107,19 @@ class TrainedModel:
         data_dir: str | os.PathLike[str] | None = None,
         pairs_file: str | os.PathLike[str] | None = None,
         overrides: Mapping[str, object] | None = None,
+        *,
+        allow_subset: bool = False,
     ):
         self.metrics: dict[str, float] = {}
         if isinstance(source, WeightRecord):
             name = source.name
             variables, config = read_weights(source)
+            class_names = source.class_names or None
         else:
             name = str(source)
             variables, config = restore_variables(source)
-            self.metrics = read_manifest(source)["metrics"]
+            manifest = read_manifest(source)
+            self.metrics, class_names = manifest["metrics"], learned_class_names(manifest)
         config = from_dict(config)
         changes: dict[str, object] = {}
         has_pairs = isinstance(config, FacesConfig)
@@ -132,6 +140,11 @@ class TrainedModel:
                 "eval.py evaluates imported classifiers only."
             )
         self.task = make_task(self.config)
+        if isinstance(self.task, Classification):
+            count = jax.tree.leaves(variables["params"]["classifier"])[0].shape[-1]
+            self.task.evaluate_as(LearnedClasses(count, class_names, allow_subset))
+        elif allow_subset:
+            raise InputError(f"{name} is not a classifier: leave out --allow_subset.")
         self._mesh = make_mesh()
         self.variables = jax.device_put(variables, replicated(self._mesh))
         self._eval_step = make_eval_step(self.task, self._mesh)
@@ -156,6 +169,7 @@ def evaluate_and_report(
     pairs_file: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, object] | None = None,
     output: str | os.PathLike[str] | None = None,
+    allow_subset: bool = False,
 ) -> dict:
     """Evaluates a checkpoint or a shipped network, prints its metrics and writes them as JSON.
 
@@ -165,7 +179,7 @@ def evaluate_and_report(
       weights: name of weights that ship with the package instead.
       which: "latest" or "best", the checkpoint of the run to evaluate.
       split: split to evaluate on; None means the config's evaluation split.
-      data_dir, pairs_file, overrides: see `TrainedModel`.
+      data_dir, pairs_file, overrides, allow_subset: see `TrainedModel`.
       output: JSON file, which gets its pictures beside it. None means metrics.json, or
         metrics_SPLIT.json for another split than the config's, in the run's folder or, for shipped
         weights, in runs/NAME.
@@ -195,7 +209,7 @@ def evaluate_and_report(
             raise InputError(
                 f"{source} is not in the workdir of a run: name the file to write by --output."
             )
-    trained = TrainedModel(source, data_dir, pairs_file, overrides)
+    trained = TrainedModel(source, data_dir, pairs_file, overrides, allow_subset=allow_subset)
     name = "metrics.json"
     if split not in (None, trained.task.eval_split):
         name = f"metrics_{re.sub(r'[^A-Za-z0-9]+', '_', split).strip('_')}.json"

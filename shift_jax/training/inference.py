@@ -19,6 +19,7 @@ from shift_jax.tasks.verifier import Verifier
 from shift_jax.training.evaluation import TrainedModel
 from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
 from shift_jax.training.runs.selection import checkpoint_of, find_checkpoint
+from shift_jax.training.runs.trained_data import learned_class_names
 from shift_jax.training.runs.workdir import read_config
 
 # Sides in pixels of the images of datasets whose runs take them as they are.
@@ -126,7 +127,7 @@ def load_classifier(
     count = variables["params"]["classifier"]["bias"].shape[0]
     trained = config.model
     arguments = {k: value for k, value in trained.arguments.items() if k != "features_only"}
-    labels = read_manifest(path)["training"].get("class_names") or ()
+    labels = learned_class_names(read_manifest(path)) or ()
     return Classifier(
         # In float32, whatever the data type of the training.
         model=create_model(trained.name, num_classes=count, **arguments),

@@ -23,6 +23,7 @@ from shift_jax.training.metrics import RunLog
 from shift_jax.training.processes.collectives import any_process, check_same, is_first
 from shift_jax.training.processes.stopping import StoppedError, StopRequest
 from shift_jax.training.runs.run import Run
+from shift_jax.training.runs.trained_data import is_recorded_data, record_data
 from shift_jax.training.runs.workdir import claim_workdir, computed_fields, workdir_lock
 from shift_jax.training.step import Metrics, TrainState, make_eval_step, make_train_step
 from shift_jax.training.steps import Piece, Steps
@@ -37,6 +38,7 @@ def train(
     *,
     devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
     should_stop: Callable[[int], bool] = lambda step: False,
+    allow_changed_data: bool = False,
 ) -> dict[str, float]:
     """Trains to the end of the config's schedule, from the newest checkpoint if there is one.
 
@@ -47,12 +49,15 @@ def train(
       devices: devices to train on; None uses all devices of all processes.
       should_stop: called with the number of steps taken, before each but the last evaluation too;
         True saves and stops.
+      allow_changed_data: whether a run may resume on training data of the same classes that have
+        become more.
 
     Returns:
       The metrics of the last evaluation, in the last run if the config asks for several.
 
     Raises:
-      InputError: a bad config, dataset, model, batch size or workdir.
+      InputError: a bad config, dataset, model, batch size or workdir, or other training data than
+        those that the run began with.
       DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
       StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
     """
@@ -63,14 +68,16 @@ def train(
     ]
     while runs:
         run = runs.pop(0)
-        metrics = _train_run(run, should_stop)
+        metrics = _train_run(run, should_stop, allow_changed_data)
         if runs and any_process(run.stop.signal is not None):
             # It came after the last evaluation, when nothing was left to stop.
             raise StoppedError(run.total_steps, run.stop.signal)
     return metrics
 
 
-def _train_run(steps: _BatchSteps, should_stop: Callable[[int], bool]) -> dict[str, float]:
+def _train_run(
+    steps: _BatchSteps, should_stop: Callable[[int], bool], allow_changed_data: bool
+) -> dict[str, float]:
     workdir, config = steps.workdir, to_dict(steps.config)
     _ = steps.template  # Fails here if the network cannot be built, before it claims the workdir.
     if not any((workdir / "checkpoints").glob("*")):
@@ -80,13 +87,18 @@ def _train_run(steps: _BatchSteps, should_stop: Callable[[int], bool]) -> dict[s
         "Process {process} has another config than process 0: start all processes with the same "
         "command.",
     )
+    found = None
     if is_first():
-        claim_workdir(workdir, config)
+        found = steps.task.training_data
+        same = is_recorded_data(workdir, found, allow_changed=allow_changed_data)
+        claim_workdir(workdir, config, same_data=same)
     with (
         steps.stop,
         workdir_lock(workdir) if is_first() else contextlib.nullcontext(),
-        Run(workdir, config, best_metric=steps.task.best_metric) as run,
+        Run(workdir, config, best_metric=steps.task.best_metric, data=found) as run,
     ):
+        if found is not None:
+            record_data(workdir, found)
         loop = Loop(
             steps,
             [run],

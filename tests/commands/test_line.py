@@ -128,3 +128,12 @@ def test_arguments_of_the_model(model_line):
 def test_arguments_that_the_model_does_not_take(model_line, argument, sentence):
     with pytest.raises(InputError, match=sentence):
         model_line.parse(["shiftresnet20", argument])
+
+
+@pytest.mark.parametrize(
+    "written", ["--fast a.jpg --size=3", "a.jpg --fast --size=3", "a.jpg --size=3 --fast"]
+)
+def test_a_switch_alone_is_true(line, written):
+    options = line.parse(written.split())
+    assert options.fast is True and options.photo == Path("a.jpg")
+    assert line.parse([*written.split(), "--fast", "false"]).fast is False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shift_jax.data import Fingerprint
 from shift_jax.errors import InputError
 from shift_jax.training.runs.checkpoint_files import read_manifest
 from shift_jax.training.runs.checkpoints import Checkpoints
@@ -25,6 +26,7 @@ class Run(contextlib.AbstractContextManager):
       best_metric: name of the metric that ranks the checkpoints, where larger is better.
       identity: JSON-able facts that must be the same when the run resumes.
       commit: commit of the code.
+      data: identifies the training examples, for the checkpoints.
       begin_again: whether to begin again, rather than raise, if no checkpoint is readable.
 
     Attributes:
@@ -41,13 +43,14 @@ class Run(contextlib.AbstractContextManager):
         best_metric: str,
         identity: Mapping[str, Any] | None = None,
         commit: str = "",
+        data: Fingerprint | None = None,
         begin_again: bool = False,
     ):
         self.workdir, self.config = workdir, config
         self.seconds = 0.0
         self.commits: list[str] = []
         self._best_metric, self._begin_again = best_metric, begin_again
-        self._identity, self._commit = dict(identity or {}), commit
+        self._identity, self._commit, self._data = dict(identity or {}), commit, data
 
     def __enter__(self) -> Run:
         self.checkpoints = Checkpoints(
@@ -92,7 +95,8 @@ class Run(contextlib.AbstractContextManager):
         self.checkpoints.add_metrics(step, metrics, training=self._training())
 
     def _training(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "commits": self.commits, "identity": self._identity}
+        training = {"seconds": self.seconds, "commits": self.commits, "identity": self._identity}
+        return training | ({"data": self._data._asdict()} if self._data else {})
 
     def _check_identity(self, folder: Path, theirs: Mapping[str, Any]) -> None:
         ours = self._identity

@@ -22,12 +22,13 @@ RUNTIME_ONLY_FIELDS = frozenset(
 """Fields that change how a run is carried out, but not what it computes."""
 
 
-def claim_workdir(workdir: Path, config: dict) -> None:
+def claim_workdir(workdir: Path, config: dict, *, same_data: bool = False) -> None:
     """Writes a config to `workdir`, or checks that it is the one there.
 
     Args:
       workdir: the run's folder, created if missing.
       config: plain JSON values.
+      same_data: whether the dataset is known to be that of the run, wherever its folder is.
 
     Raises:
       InputError: the folder belongs to another config (names the first fields that differ), has
@@ -47,7 +48,7 @@ def claim_workdir(workdir: Path, config: dict) -> None:
             _refuse(workdir, error)
         return
     theirs, ours = flatten(_completed(read_config(workdir))), flatten(config)
-    free = _runtime_only_fields(ours)
+    free = RUNTIME_ONLY_FIELDS if same_data else _runtime_only_fields(ours)
     different = [
         f"{key} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
         for key in sorted(theirs.keys() | ours.keys())
