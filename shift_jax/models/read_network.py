@@ -39,6 +39,8 @@ class NetworkFile:
       remarks: what the file says about itself.
       data: fields of the config's `data`, from the file or instead of those of the network's
         record.
+      class_names: labels of the classes in their dataset, in the order of the outputs; None if the
+        file does not name them.
     """
 
     model: str
@@ -48,6 +50,7 @@ class NetworkFile:
     variables: dict[str, Any]
     remarks: str = ""
     data: Mapping[str, Any] | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def is_classifier(self) -> bool:
@@ -135,9 +138,13 @@ def _keras(record: ModelRecord, arguments: dict[str, Any], file: Path) -> Networ
         )
     layout = record.keras_layout()
     fitted = fit(record, arguments, read_keras(file), layout)
+    return NetworkFile(record.name, arguments, **fitted, data=_normalization(layout))
+
+
+def _normalization(layout: convert.TensorLayout) -> dict[str, Any]:
+    """The fields of the config's `data` that say which pixels networks of an origin read."""
     assert layout.mean and layout.std
-    data = {"mean": list(layout.mean), "std": list(layout.std)}
-    return NetworkFile(record.name, arguments, **fitted, data=data)
+    return {"mean": list(layout.mean), "std": list(layout.std)}
 
 
 def _ours(
@@ -147,7 +154,7 @@ def _ours(
     model: str | None,
     arguments: dict[str, Any],
 ) -> NetworkFile:
-    data = None
+    data, class_names = None, None
     if model is None:
         if arguments:
             raise InputError(
@@ -158,6 +165,7 @@ def _ours(
             config = json.loads(metadata["config"])
             arguments, data = dict(config["model"]), dict(config["data"])
             model = str(arguments.pop("name"))
+            class_names = _class_names(metadata)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{file} does not say which network it is of: give --model=NAME."
@@ -165,4 +173,14 @@ def _ours(
         for key in ("dtype", "num_classes", "features_only"):
             arguments.pop(key, None)
     fitted = fit(model_record(model), arguments, tensors, convert.our_layout())
-    return NetworkFile(model, arguments, **fitted, data=data)
+    if class_names is not None and len(class_names) != fitted["num_classes"]:
+        raise InputError(
+            f"{file} names {len(class_names)} classes, and its network has "
+            f"{fitted['num_classes']}: write it again."
+        )
+    return NetworkFile(model, arguments, **fitted, data=data, class_names=class_names)
+
+
+def _class_names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    names = json.loads(metadata.get("class_names", "null"))
+    return None if names is None else tuple(map(str, names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,13 +12,21 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import unflatten_dict
 
+from shift_jax.config import from_dict
 from shift_jax.errors import InputError, did_you_mean
 from shift_jax.models.read_network import read_network
-from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
 from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.runs.trained_data import learned_class_names
+from shift_jax.training.runs.workdir import read_config
 from shift_jax.training.step import TrainState
 from shift_jax.weights.convert import flat
-from shift_jax.weights.shipped import list_pretrained, read_weights, weights_named
+from shift_jax.weights.shipped import (
+    WeightRecord,
+    list_pretrained,
+    read_weights,
+    weights_named,
+)
 
 if TYPE_CHECKING:
     from shift_jax.config import ExperimentConfig
@@ -37,19 +45,22 @@ class InitialWeights(NamedTuple):
     has_classifier: bool
 
 
-def load_initial(config: ExperimentConfig, template: TrainState) -> InitialWeights:
+def load_initial(
+    config: ExperimentConfig, template: TrainState, class_names: Sequence[str] | None
+) -> InitialWeights:
     """Reads the weights that `config.init_from` names.
 
     Args:
       config: the experiment.
       template: shapes of its state.
+      class_names: names of its classes; None if they have none.
 
     Raises:
       InputError: no such weights, or some that do not fit the network and are not the classifier's;
         the message has their names.
     """
     source = config.init_from
-    theirs, data = _read(config)
+    theirs, data, learned = _read(config)
     _warn_of_other_images(source, data, config)
     ours = flat({"params": template.params, "batch_stats": template.batch_stats})
     different = [
@@ -65,12 +76,37 @@ def load_initial(config: ExperimentConfig, template: TrainState) -> InitialWeigh
             f"{_described(theirs.get(name))} there and {_described(ours.get(name))} here{more}; "
             "give the model and the arguments that it was trained with."
         )
+    has_classifier = not different
+    if learned is not None and class_names is not None:
+        has_classifier &= learned == tuple(class_names)
     taken = {
         name: np.asarray(array, ours[name].dtype)
         for name, array in theirs.items()
-        if name in ours and not (different and _of_classifier(name))
+        if has_classifier or not _of_classifier(name)
     }
-    return InitialWeights(unflatten_dict(taken, sep="/"), not different)
+    return InitialWeights(unflatten_dict(taken, sep="/"), has_classifier)
+
+
+def trained_config(source: str) -> ExperimentConfig:
+    """Returns the config that weights were trained with.
+
+    Args:
+      source: as the field `init_from` has it, but for a file.
+
+    Raises:
+      InputError: no such weights, or a file.
+    """
+    path = Path(os.path.expanduser(source))
+    if (path / "manifest").is_dir():
+        return from_dict(read_manifest(path)["config"])
+    if path.is_dir():
+        return from_dict(read_config(path))
+    if path.exists():
+        raise InputError(
+            f"{source} is a file, which does not say what images its network reads: make a run of "
+            "it by shift-jax import-weights, and name that."
+        )
+    return from_dict(read_weights(_shipped(source))[1])
 
 
 def with_initial(state: TrainState, initial: InitialWeights) -> TrainState:
@@ -90,15 +126,17 @@ def with_initial(state: TrainState, initial: InitialWeights) -> TrainState:
     return state.replace(**own, ema=replaced(state.ema) if state.ema else state.ema)
 
 
-def _read(config: ExperimentConfig) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Returns the variables by path, and the section `data` of the config they come with."""
+def _read(
+    config: ExperimentConfig,
+) -> tuple[dict[str, Any], Mapping[str, Any], tuple[str, ...] | None]:
+    """Returns the variables by path, the section `data` of their config, and their classes."""
     source = os.path.expanduser(config.init_from)
     if os.path.isdir(source):
         path = Path(source)
         if not (path / "manifest").is_dir():
             path = checkpoint_of(path, "latest")
         variables, theirs = restore_variables(path)
-        return flat(variables), theirs.get("data", {})
+        return flat(variables), theirs.get("data", {}), learned_class_names(read_manifest(path))
     if os.path.exists(source):
         arguments = config.model.arguments
         network = read_network(source, config.model.name, arguments)
@@ -108,15 +146,19 @@ def _read(config: ExperimentConfig) -> tuple[dict[str, Any], Mapping[str, Any]]:
                 f"init_from is {source!r}, whose network needs other arguments: set "
                 f"{', '.join(f'model.{key}={value!r}' for key, value in different.items())}."
             )
-        return flat(network.variables), network.data or {}
+        return flat(network.variables), network.data or {}, network.class_names
+    record = _shipped(source)
+    variables, theirs = read_weights(record)
+    return flat(variables), theirs["data"], record.class_names or None
+
+
+def _shipped(source: str) -> WeightRecord:
     if source not in list_pretrained():
         raise InputError(
-            f"init_from is {source!r}, expected the folder of a run or of a checkpoint, a file of "
-            f"weights, or one of {', '.join(list_pretrained())}."
-            f"{did_you_mean(source, list_pretrained())}"
+            f"{source} is neither the folder of a run or of a checkpoint, nor a file of weights, "
+            f"nor one of {', '.join(list_pretrained())}.{did_you_mean(source, list_pretrained())}"
         )
-    variables, theirs = read_weights(weights_named(source))
-    return flat(variables), theirs["data"]
+    return weights_named(source)
 
 
 def _warn_of_other_images(source: str, data: Mapping[str, Any], config: ExperimentConfig) -> None:

@@ -139,7 +139,10 @@ class _BatchSteps(Steps):
     @cached_property
     def initial(self) -> InitialWeights | None:
         """The weights to begin from, if the config names some."""
-        return load_initial(self.config, self.template) if self.config.init_from else None
+        if not self.config.init_from:
+            return None
+        names = self.task.training_data.class_names
+        return load_initial(self.config, self.template, names)
 
     def begin(self) -> TrainState:
         state = super().begin()

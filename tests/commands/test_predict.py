@@ -132,7 +132,8 @@ def test_labels_and_readable_names(digits, tmp_path, capsys):
 def test_a_run_and_one_of_its_checkpoints(digits, tmp_path, capsys):
     _, variables = load_pretrained("shiftresnet20.digits")
     names = [f"the {index}" for index in range(10)]
-    run = write_run(tmp_path / "run", variables, class_names=names)
+    learned = {"class_names": names, "num_examples": 1437, "files": None}
+    run = write_run(tmp_path / "run", variables, data=learned)
     first = min(digits.iterdir())
     for model in (run, run / "checkpoints" / "7"):
         call(first, f"--model={model}", "--format=json", "--top=1")

@@ -13,7 +13,7 @@ from shift_jax.config import ClassificationConfig, override, to_dict
 from shift_jax.errors import InputError
 from shift_jax.training.initial import load_initial, with_initial
 from shift_jax.training.mesh import make_mesh
-from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoint_files import restore_variables, update_manifest
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.training.step import init_state
@@ -66,13 +66,25 @@ def test_runs_checkpoints_and_files(run, variables, tmp_path):
     file = tmp_path / "theirs.safetensors"
     write_safetensors(file, variables, {"config": "{}"})
     for source in (run, run / "checkpoints" / "3", file):
-        initial = load_initial(config_of(source), template())
+        initial = load_initial(config_of(source), template(), None)
         assert initial.has_classifier
         assert_same(initial.variables, variables)
 
 
 def test_the_classifier_begins_anew_where_the_classes_differ(run, variables):
-    initial = load_initial(config_of(run), template(classes=3))
+    initial = load_initial(config_of(run), template(classes=3), None)
+    assert not initial.has_classifier
+    assert_same(initial.variables, without_classifier(variables))
+
+
+def test_the_classifier_begins_anew_for_classes_of_other_names(run, variables):
+    checkpoint = run / "checkpoints" / "3"
+    names = [f"class {index}" for index in range(10)]
+    data = {"class_names": names, "num_examples": 5, "files": None}
+    update_manifest(checkpoint, training={"data": data})
+    assert load_initial(config_of(run), template(), names).has_classifier
+    assert load_initial(config_of(run), template(), None).has_classifier
+    initial = load_initial(config_of(run), template(), [*names[1:], names[0]])
     assert not initial.has_classifier
     assert_same(initial.variables, without_classifier(variables))
 
@@ -82,14 +94,14 @@ def test_shipped_weights():
     config.model.name, config.model.arguments = "shiftresnet20", {"expansion": 3.0}
     model = create_model("shiftresnet20", num_classes=4, expansion=3.0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    initial = load_initial(config, SimpleNamespace(**shapes))
+    initial = load_initial(config, SimpleNamespace(**shapes), None)
     assert not initial.has_classifier
     assert initial.variables["params"]["stem"]["kernel"].shape == (3, 3, 1, 16)
 
 
 def test_everything_else_that_does_not_fit_is_refused_by_name(run):
     with pytest.raises(InputError) as refused:
-        load_initial(config_of(run, expansion=2.0), template(expansion=2.0))
+        load_initial(config_of(run, expansion=2.0), template(expansion=2.0), None)
     assert re.search(
         r"does not fit tiny: batch_stats/\S+ is of shape \(\d+,\) there and of shape \(\d+,\) "
         r"here, and so do \d+ more; give the model and the arguments",
@@ -98,33 +110,33 @@ def test_everything_else_that_does_not_fit_is_refused_by_name(run):
     larger = template()
     larger.params["group9"] = {"kernel": jnp.zeros((2, 3))}
     with pytest.raises(InputError, match=r"params/group9/kernel is missing there and of shape"):
-        load_initial(config_of(run), larger)
+        load_initial(config_of(run), larger, None)
     smaller = template()
     del smaller.params["stem"]
     with pytest.raises(InputError, match=r"params/stem/kernel is of shape .* and missing here;"):
-        load_initial(config_of(run), smaller)
+        load_initial(config_of(run), smaller, None)
 
 
 def test_sources_that_do_not_exist(tmp_path):
-    with pytest.raises(InputError, match="expected the folder of a run .* Did you mean 'shiftres"):
-        load_initial(config_of("shiftresnet20.digit"), template())
+    with pytest.raises(InputError, match="neither the folder of a run .* Did you mean 'shiftres"):
+        load_initial(config_of("shiftresnet20.digit"), template(), None)
     with pytest.raises(InputError, match="is not the workdir of a run"):
-        load_initial(config_of(tmp_path), template())
+        load_initial(config_of(tmp_path), template(), None)
     (tmp_path / "file").write_bytes(b"nothing")
     with pytest.raises(InputError, match="No PyTorch layout is known for model 'tiny'"):
-        load_initial(config_of(tmp_path / "file"), template())
+        load_initial(config_of(tmp_path / "file"), template(), None)
 
 
 def test_other_normalization_is_told(run, caplog):
     config = override(config_of(run), {"data.mean": (0.4,)})
-    load_initial(config, template())
+    load_initial(config, template(), None)
     assert "was trained on images with data.mean=(0.5,), but here it is (0.4,)" in caplog.text
 
 
 def test_they_replace_the_weights_and_their_averages(run, variables):
     learner = SimpleNamespace(init=lambda rng: jax.tree.map(jnp.zeros_like, variables))
     state = init_state(learner, optax.sgd(0.1), 0, make_mesh(jax.devices()[:2]), ema=True)
-    initial = load_initial(config_of(run), state)
+    initial = load_initial(config_of(run), state, None)
     new = with_initial(state, initial)
     assert_same({"params": new.params, "batch_stats": new.batch_stats}, variables)
     assert_same(new.ema, variables)

@@ -16,17 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from shift_jax.config import DataConfig, ExperimentConfig, check, from_dict, to_dict
+from shift_jax.data import Fingerprint
+from shift_jax.data.class_names import imagenet_classes
 from shift_jax.errors import InputError, check_choice
 from shift_jax.files import as_input_error, replaced_folder
 from shift_jax.models import model_record
 from shift_jax.models.read_network import NetworkFile, read_network
-from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
 from shift_jax.training.runs.checkpoints import Checkpoints
 from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.runs.trained_data import learned_class_names
 from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.weights.safetensors_file import write_safetensors
 
 _CIFAR = {10: "cifar10", 100: "cifar100"}
+_IMAGENET = "imagenet2012"
 
 
 def import_weights(
@@ -60,17 +64,21 @@ def import_weights(
             raise InputError(f"{output} already exists: give a new --output folder.")
         imported = read_network(file, model, arguments, shift_order)
         config = _config(imported, dataset, data_dir)
-        _write(output, imported.variables, to_dict(config))
+        _write(output, imported, to_dict(config))
     return imported
 
 
-def _write(output: Path, variables: dict, config: dict) -> None:
+def _write(output: Path, imported: NetworkFile, config: dict) -> None:
     """Creates the whole folder or nothing."""
+    names = imported.class_names
+    if names is None and imported.num_classes == 1000 and config["data"]["name"] == _IMAGENET:
+        names = tuple(label for label, _ in imagenet_classes())
+    training = {} if names is None else {"data": Fingerprint(names, 0, None)._asdict()}
     output.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(output) as temporary:
         claim_workdir(temporary, config)
         with Checkpoints(temporary / "checkpoints") as checkpoints:
-            checkpoints.save(0, variables, config=config)
+            checkpoints.save(0, imported.variables, config=config, training=training)
 
 
 def export_safetensors(
@@ -80,7 +88,9 @@ def export_safetensors(
     checkpoint: str | None = None,
     dtype: str = "float32",
 ) -> None:
-    """Writes the weights of a checkpoint, and its config as metadata, as one safetensors file.
+    """Writes the weights of a checkpoint as one safetensors file.
+
+    Its metadata are the config and the names of the classes.
 
     Args:
       output: the file.
@@ -98,7 +108,10 @@ def export_safetensors(
     path = Path(checkpoint) if checkpoint else checkpoint_of(Path(workdir or ""), "latest")
     variables, config = restore_variables(path)
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.dtype(dtype)), variables)
-    write_safetensors(output, variables, {"config": json.dumps(config, sort_keys=True)})
+    metadata = {"config": json.dumps(config, sort_keys=True)}
+    if names := learned_class_names(read_manifest(path)):
+        metadata["class_names"] = json.dumps(names)
+    write_safetensors(output, variables, metadata)
 
 
 def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) -> ExperimentConfig:
@@ -108,7 +121,7 @@ def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) ->
     if dataset not in (None, given.get("name")):
         given = {key: given[key] for key in ("mean", "std", "image_size") if key in given}
     is_cifar = record.image_shape[0] == 32
-    guessed = _CIFAR.get(imported.num_classes) if is_cifar else "imagenet2012"
+    guessed = _CIFAR.get(imported.num_classes) if is_cifar else _IMAGENET
     name = dataset or given.get("name") or guessed
     if not isinstance(name, str):
         raise InputError(
@@ -118,7 +131,7 @@ def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) ->
     channels = imported.image_channels
     is_rgb = channels == len(record.mean)
     data = {
-        "eval_split": "validation" if name == "imagenet2012" else "test",
+        "eval_split": "validation" if name == _IMAGENET else "test",
         "image_size": record.image_shape[0],
         "eval_crop": record.crop,
         "mean": record.mean if is_rgb else (0.5,) * channels,

@@ -17,8 +17,13 @@ from shift_jax import create_model
 from shift_jax.errors import InputError
 from shift_jax.training.evaluation import evaluate_and_report
 from shift_jax.training.runs import import_weights as import_weights_module
-from shift_jax.training.runs.checkpoint_files import restore_variables
+from shift_jax.training.runs.checkpoint_files import (
+    read_manifest,
+    restore_variables,
+    update_manifest,
+)
 from shift_jax.training.runs.import_weights import export_safetensors, import_weights
+from shift_jax.training.runs.trained_data import learned_class_names
 from shift_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.commands.call import call
 from tests.conftest import REPOSITORY
@@ -99,6 +104,36 @@ def test_safetensors_there_and_back(authors_file, tmp_path):
         np.testing.assert_array_equal(leaf, np.asarray(whole, jnp.bfloat16))
     with pytest.raises(InputError, match="dtype is 'int8', expected 'float32' or"):
         export_safetensors(tmp_path / "y.safetensors", workdir=str(tmp_path / "run"), dtype="int8")
+
+
+def test_names_of_classes_go_along(authors_file, tmp_path):
+    import_weights(authors_file, tmp_path / "run", model="shiftresnet20")
+    names = [f"class {index}" for index in range(10)]
+    data = {"class_names": names, "num_examples": 50_000, "files": None}
+    checkpoint = tmp_path / "run" / "checkpoints" / "0"
+    assert learned_class_names(read_manifest(checkpoint)) is None
+    update_manifest(checkpoint, training={"data": data})
+    export_safetensors(tmp_path / "x.safetensors", workdir=str(tmp_path / "run"))
+    imported = import_weights(tmp_path / "x.safetensors", tmp_path / "again")
+    assert imported.class_names == tuple(names)
+    again = read_manifest(tmp_path / "again" / "checkpoints" / "0")
+    assert learned_class_names(again) == tuple(names)
+
+    variables, metadata = read_safetensors(tmp_path / "x.safetensors")
+    write_safetensors(tmp_path / "y.safetensors", variables, metadata | {"class_names": '["a"]'})
+    with pytest.raises(InputError, match="names 1 classes, and its network has 10"):
+        import_weights(tmp_path / "y.safetensors", tmp_path / "no")
+
+
+def test_a_network_of_1000_classes_learned_those_of_imagenet(tmp_path):
+    model = small_model("squeezenet", num_classes=1000)
+    file = tmp_path / "x.safetensors"
+    write_safetensors(file, random_variables(model, (224, 224, 3)), {})
+    for dataset, expected in ((None, ("n01440764", "n15075141")), ("folder", None)):
+        output = tmp_path / str(dataset)
+        import_weights(file, output, model="squeezenet", dataset=dataset)
+        names = learned_class_names(read_manifest(output / "checkpoints" / "0"))
+        assert (names and (names[0], names[-1])) == expected
 
 
 def test_keras_weights_of_vgg(tmp_path):
