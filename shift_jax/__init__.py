@@ -13,7 +13,7 @@ from shift_jax.version import __version__
 
 if TYPE_CHECKING:
     from shift_jax.counting import count_macs, count_parameters
-    from shift_jax.layers import CSC, SC2, Shift, ShiftConv
+    from shift_jax.layers import CSC, SC2, ActiveShift, Shift, ShiftConv, SparseShift
     from shift_jax.models import (
         create_model,
         list_models,
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
         load_pretrained,
         model_record,
     )
-    from shift_jax.ops import shift, shift_conv, shift_offsets
+    from shift_jax.ops import active_shift, shift, shift_conv, shift_offsets, sparse_shift
 
 __all__ = [
     "CSC",
     "SC2",
+    "ActiveShift",
     "Shift",
     "ShiftConv",
+    "SparseShift",
     "__version__",
+    "active_shift",
     "count_macs",
     "count_parameters",
     "create_model",
@@ -39,13 +42,17 @@ __all__ = [
     "shift",
     "shift_conv",
     "shift_offsets",
+    "sparse_shift",
 ]
 
 _ROOMS = {
+    "ActiveShift": "layers",
     "CSC": "layers",
     "SC2": "layers",
     "Shift": "layers",
     "ShiftConv": "layers",
+    "SparseShift": "layers",
+    "active_shift": "ops",
     "count_macs": "counting",
     "count_parameters": "counting",
     "create_model": "models",
@@ -56,6 +63,7 @@ _ROOMS = {
     "shift": "ops",
     "shift_conv": "ops",
     "shift_offsets": "ops",
+    "sparse_shift": "ops",
 }
 sys.meta_path.append(MovedFinder())
 

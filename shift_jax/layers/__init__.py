@@ -1,4 +1,4 @@
-"""Flax layers built on the shift operation: `Shift`, `ShiftConv`, `CSC` and `SC2`.
+"""Flax layers built on the shift operation: `Shift`, `ActiveShift`, `CSC` and more.
 
     from shift_jax.layers import CSC
 
@@ -15,18 +15,22 @@ from shift_jax.layers.initializers import (
     pytorch_bias_init,
     pytorch_init,
 )
+from shift_jax.layers.learned_shift import ActiveShift, OffsetsInit, SparseShift
 from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
 from shift_jax.layers.shift_conv import Shift, ShiftConv
 
 __all__ = [
     "CSC",
     "SC2",
+    "ActiveShift",
     "BatchNorm",
     "Initializer",
     "NormFactory",
+    "OffsetsInit",
     "Shift",
     "ShiftConv",
     "Shortcut",
+    "SparseShift",
     "batch_norm",
     "bias_init_for",
     "he_init",

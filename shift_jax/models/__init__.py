@@ -1,6 +1,7 @@
 """The model zoo; importing it registers every network."""
 
 from shift_jax.models import (  # noqa: F401  Each module registers its networks.
+    active_shift,
     alexnet,
     cifar,
     faces,

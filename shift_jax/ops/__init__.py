@@ -1,5 +1,6 @@
 """Pure functions on arrays: the shift operation and its fusion with a pointwise convolution."""
 
+from shift_jax.ops.active_shift import active_shift, sparse_shift
 from shift_jax.ops.fused.api import (
     Implementation,
     batch_axes,
@@ -13,6 +14,7 @@ from shift_jax.ops.shift import shift
 __all__ = [
     "Implementation",
     "Order",
+    "active_shift",
     "allocate_offsets",
     "batch_axes",
     "chosen_implementation",
@@ -20,4 +22,5 @@ __all__ = [
     "shift",
     "shift_conv",
     "shift_offsets",
+    "sparse_shift",
 ]

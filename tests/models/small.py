@@ -8,6 +8,7 @@ import numpy as np
 
 from shift_jax import create_model
 from shift_jax.models import model_record
+from shift_jax.models.active_shift import ActiveShiftResNet
 from shift_jax.models.cifar import CifarNet
 from shift_jax.models.faces import FaceNet
 from shift_jax.models.resnet50 import ResNet50
@@ -30,6 +31,8 @@ def small_model(name, **arguments):
 def _shallow(model):
     if isinstance(model, CifarNet):
         return model.clone(blocks_per_group=1)
+    if isinstance(model, ActiveShiftResNet):
+        return model.clone(groups=(1,) * len(model.groups))
     if isinstance(model, ResNet50):
         return model.clone(blocks=(1, 2, 1, 1))
     if isinstance(model, ShiftNet):
