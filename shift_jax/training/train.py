@@ -87,9 +87,13 @@ def _train_run(
         "Process {process} has another config than process 0: start all processes with the same "
         "command.",
     )
-    found = None
+    found = steps.task.training_data
+    check_same(
+        found._asdict(),
+        "Process {process} reads other training data than process 0: copy the same files to all "
+        "hosts.",
+    )
     if is_first():
-        found = steps.task.training_data
         same = is_recorded_data(workdir, found, allow_changed=allow_changed_data)
         claim_workdir(workdir, config, same_data=same)
     with (
@@ -97,7 +101,7 @@ def _train_run(
         workdir_lock(workdir) if is_first() else contextlib.nullcontext(),
         Run(workdir, config, best_metric=steps.task.best_metric, data=found) as run,
     ):
-        if found is not None:
+        if is_first():
             record_data(workdir, found)
         loop = Loop(
             steps,

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from shift_jax.errors import InputError
+from shift_jax.training import train as train_module
 from shift_jax.training.evaluation import TrainedModel, evaluate_and_report
 from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.checkpoint_files import read_manifest, update_manifest
+from shift_jax.training.runs.import_weights import export_safetensors, import_weights
 from shift_jax.training.runs.selection import checkpoint_of
 from shift_jax.training.train import train
 
@@ -132,3 +134,41 @@ def test_evaluation_of_a_run_of_before(stopped, tmp_path, caplog):
     four = photos(tmp_path / "four", ("a", "b", "c", "d"))
     with pytest.raises(InputError, match="tells 3 classes apart, but 'test' has 4: name"):
         evaluate_and_report(workdir=stopped, data_dir=four)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ("shiftresnet20.digits", "tells 10 classes apart, but 'test' has 3: name"),
+        ("shiftresnet20-3.cifar100", "are missing and 'cat', 'dog', 'owl' are new; .*--allow_sub"),
+    ],
+)
+def test_shipped_weights_know_their_classes(weights, sentence, tmp_path):
+    folder = photos(tmp_path / "photos")
+    with pytest.raises(InputError, match=sentence):
+        evaluate_and_report(
+            weights=weights,
+            data_dir=folder,
+            overrides={"data.name": "folder", "data.image_size": 32},
+            output=tmp_path / "metrics.json",
+        )
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_all_processes_have_the_same_examples(config, tmp_path, monkeypatch):
+    def check_same(value, sentence):
+        if value.get("num_examples") == 12:  # Another process has more.
+            raise InputError(sentence.format(process=1))
+
+    monkeypatch.setattr(train_module, "check_same", check_same)
+    with pytest.raises(InputError, match="Process 1 reads other training data than process 0"):
+        resume(config, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_exported_weights_know_their_classes(stopped, tmp_path):
+    export_safetensors(tmp_path / "x.safetensors", workdir=str(stopped))
+    import_weights(tmp_path / "x.safetensors", tmp_path / "again")
+    other = photos(tmp_path / "other", ("cat", "fox", "owl"))
+    with pytest.raises(InputError, match="'dog' is missing and 'fox' is new"):
+        evaluate_and_report(workdir=tmp_path / "again", data_dir=other)
