@@ -1,4 +1,4 @@
-"""Formulations of the shift in XLA operations: the library's two and those that lost to them.
+"""Formulations of the shift in XLA operations: the library's and those that lost to them.
 
 Each takes `x` [..., H, W, C] and a static (dy, dx) for each channel. Only the winners live in
 `shift_jax/ops/shift.py`; `benchmarks/results/README.md` explains why they won.
@@ -6,6 +6,7 @@ Each takes `x` [..., H, W, C] and a static (dy, dx) for each channel. Only the w
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -167,7 +168,9 @@ def dense_scattered(x, w, offsets):
 
 
 SHIFTS = {
-    "gather": _gather,
+    "gather": partial(_gather, block=1, over_batch=True),
+    "gather_blocks": partial(_gather, block=4, over_batch=True),
+    "gather_per_image": partial(_gather, block=1, over_batch=False),
     "rows_then_columns": _rows_then_columns,
     "selects": selects,
     "selects_of_padded": selects_of_padded,

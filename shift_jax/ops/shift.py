@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import jax
@@ -12,12 +13,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from shift_jax.errors import InputError
+from shift_jax.ops.devices import BATCH_AXES, Split, mapped, seeing_devices, split_of_batch
 from shift_jax.ops.offsets import Offsets, Order, resolve_offsets
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Shaped
     from numpy.typing import ArrayLike
+
+_OUTSIDE = -(2**30)  # The sum of two of these is an int32.
 
 
 def shift(
@@ -67,45 +71,79 @@ def shift_by(x: Array, offsets: Offsets) -> Array:
       x: [..., H, W, C].
       offsets: (dy, dx) of each channel.
     """
-    if not any(dy or dx for dy, dx in offsets):
+    if 0 in x.shape or not any(dy or dx for dy, dx in offsets):
         return x
-    return _shift_p.bind(x, offsets=offsets)
+    return _shift_p.bind(x, offsets=offsets, batch_axes=BATCH_AXES.value)
 
 
-def _gather(x: Array, offsets: Offsets) -> Array:
+def _gather(x: Array, offsets: Offsets, *, block: int, over_batch: bool) -> Array:
     """Gathers each output's input: one pass, whatever the number of directions.
 
-    The indices are the sum of an (H, C) and a (W, C) table, which XLA adds inside the loop. The
-    image axes are batching dimensions of the gather, so that sharding them moves no data.
+    The index of a pixel is the sum of an (H, C / block) and a (W, C / block) table, which XLA adds
+    where it needs the index. It is negative if the pixel is outside the image.
+
+    Args:
+      x: [..., H, W, C].
+      offsets: (dy, dx) of each channel.
+      block: how many neighboring channels to load at once. Channels that are no multiple of it, or
+        more than two offsets in one block, are loaded one by one.
+      over_batch: whether indices count the pixels of the whole batch. If they count those of one
+        image, a sharded batch stays where it is, but a whole network has XLA write an array of
+        indices for all images, eight bytes for each block.
     """
-    *batch, height, width, channels = x.shape
-    if height * width * channels > np.iinfo(np.int32).max:
+    *images, height, width, channels = x.shape
+    if channels % block or not _at_most_two(offsets, block):
+        block = 1
+    blocks = channels // block
+    of_image = height * width * blocks
+    if of_image > -_OUTSIDE:
         return _rows_then_columns(x, offsets)
-    # All offsets that lead out of the image are alike; clipped, the sums below cannot overflow.
-    table = np.clip(np.asarray(offsets), [-height, -width], [height, width]).astype(np.int32)
-    rows = np.arange(height, dtype=np.int32)[:, None, None] + table[:, 0]
-    columns = np.arange(width, dtype=np.int32)[None, :, None] + table[:, 1]
-    row_starts = np.clip(rows, 0, height - 1) * np.int32(width * channels)
-    channel = np.arange(channels, dtype=np.int32)
-    in_row = np.clip(columns, 0, width - 1) * np.int32(channels) + channel
-    inside = jnp.asarray((rows >= 0) & (rows < height)) & ((columns >= 0) & (columns < width))
-    indices = jnp.broadcast_to(jnp.asarray(row_starts) + in_row, x.shape)[..., None]
-    images = tuple(range(len(batch)))
-    found = lax.gather(
-        x.reshape(*batch, height * width * channels),
-        indices,
-        lax.GatherDimensionNumbers(
-            offset_dims=(),
-            collapsed_slice_dims=(len(batch),),
-            start_index_map=(len(batch),),
-            operand_batching_dims=images,
-            start_indices_batching_dims=images,
-        ),
-        slice_sizes=(1,) * (len(batch) + 1),
-        mode="promise_in_bounds",
+    shape, start = (*images, height, width, blocks), np.int32(0)
+    if over_batch and x.size // block <= np.iinfo(np.int32).max:
+        images, shape = (), (math.prod(images), height, width, blocks)
+        start = lax.broadcasted_iota(np.int32, shape, 0) * np.int32(of_image)
+    # In two steps: with explicit sharding JAX does not merge axes and split them in one.
+    in_blocks, axis = x.reshape(*images, -1).reshape(*images, -1, block), len(shape) - 1
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(axis + 1,),
+        collapsed_slice_dims=(len(images),),
+        start_index_map=(len(images),),
+        operand_batching_dims=tuple(range(len(images))),
+        start_indices_batching_dims=tuple(range(len(images))),
     )
-    # A select, not a product: 0 · NaN and 0 · inf are not 0.
-    return jnp.where(inside, found, jnp.zeros((), x.dtype))
+
+    def moved(table: np.ndarray) -> Array:
+        """Moves whole blocks, each by one (dy, dx)."""
+        y = np.arange(height)[:, None] + table[:, 0]
+        rows = np.where((y >= 0) & (y < height), y * width * blocks + np.arange(blocks), _OUTSIDE)
+        column = np.arange(width)[:, None] + table[:, 1]
+        columns = np.where((column >= 0) & (column < width), column * blocks, _OUTSIDE)
+        # Added as they are, they would make one larger table, which XLA would write to memory.
+        index = lax.broadcast_in_dim(rows.astype(np.int32), shape, (axis - 2, axis))
+        index += lax.broadcast_in_dim(columns.astype(np.int32), shape, (axis - 1, axis))
+        found = lax.gather(
+            in_blocks,
+            (index + start)[..., None],
+            dimensions,
+            slice_sizes=(*(1 for _ in images), 1, block),
+            mode="clip",
+        )
+        # A select, not a product: 0 · NaN and 0 · inf are not 0.
+        return jnp.where(index[..., None] >= 0, found, jnp.zeros((), x.dtype))
+
+    table = np.asarray(offsets).reshape(blocks, block, 2)
+    with_first = (table == table[:, :1]).all(-1)
+    y = moved(table[:, 0])
+    if not with_first.all():
+        y = jnp.where(with_first, y, moved(table[:, -1]))
+    return y.reshape(x.shape)
+
+
+def _at_most_two(offsets: Offsets, block: int) -> bool:
+    """Whether each channel of a block moves as the first or the last one does."""
+    table = np.asarray(offsets).reshape(-1, block, 2)
+    first, last = (table == table[:, :1]).all(-1), (table == table[:, -1:]).all(-1)
+    return bool((first | last).all())
 
 
 def _rows_then_columns(x: Array, offsets: Offsets) -> Array:
@@ -132,36 +170,60 @@ def _move(x: Array, axis: int, distance: int) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
-def _formulation(x: Array, *, offsets: Offsets) -> Array:
-    return lax.platform_dependent(
-        x,
-        tpu=lambda x: _rows_then_columns(x, offsets),
-        default=lambda x: _gather(x, offsets),
-    )
+def _lower(ctx, x, *, offsets: Offsets, batch_axes: tuple[str, ...] | None):
+    """The lowering rule: a formulation for each platform, of each device's part of the batch."""
+    batch = ctx.avals_in[0].shape[:-3]
+    split = Split(why_not="the batch is open")
+    if all(isinstance(size, int) for size in batch):
+        one = batch[0] if len(batch) == 1 else 1
+        split = split_of_batch(ctx.module_context.axis_context, one, batch_axes)
+
+    def gathered(block: int):
+        def on_one_device(x):
+            return (_gather(x, offsets, block=block, over_batch=split.why_not is None),)
+
+        return lambda x: mapped(on_one_device, split, [True], [True])(x)[0]
+
+    def formulation(x):
+        return lax.platform_dependent(
+            x,
+            tpu=lambda x: _rows_then_columns(x, offsets),
+            cpu=gathered(1),
+            # Four channels are one load for a GPU, and one pass of XLA's loop over elements.
+            default=gathered(4),
+        )
+
+    return mlir.lower_fun(formulation, multiple_results=False)(ctx, x)
 
 
 # A primitive of JAX: autodiff of either formulation is several times slower than the adjoint,
 # which is the same shift backward, and `jax.custom_vjp` has no forward derivative. A linear
 # primitive has derivatives of both modes and every order.
 _shift_p = Primitive("shift")
+seeing_devices.add(_shift_p)
 
 
 @_shift_p.def_abstract_eval
-def _type_of_result(x, *, offsets):
-    del offsets
+def _type_of_result(x, **static):
+    del static
     return x
 
 
-def _transpose(cotangent, x, *, offsets):
+def _transpose(cotangent, x, *, offsets, batch_axes):
     del x
-    return [shift_by(cotangent, tuple((-dy, -dx) for dy, dx in offsets))]
+    back = tuple((-dy, -dx) for dy, dx in offsets)
+    return [_shift_p.bind(cotangent, offsets=back, batch_axes=batch_axes)]
 
 
-def _batch(args, axes, *, offsets):
-    return shift_by(jnp.moveaxis(args[0], axes[0], 0), offsets), 0
+def _batch(args, axes, **static):
+    return _shift_p.bind(jnp.moveaxis(args[0], axes[0], 0), **static), 0
 
 
-_shift_p.def_impl(jax.jit(_formulation, static_argnames="offsets"))
-mlir.register_lowering(_shift_p, mlir.lower_fun(_formulation, multiple_results=False))
+def _bind(x, offsets, batch_axes):
+    return _shift_p.bind(x, offsets=offsets, batch_axes=batch_axes)
+
+
+_shift_p.def_impl(jax.jit(_bind, static_argnames=("offsets", "batch_axes")))
+mlir.register_lowering(_shift_p, _lower)
 ad.deflinear2(_shift_p, _transpose)
 batching.primitive_batchers[_shift_p] = _batch

@@ -1,5 +1,6 @@
+from functools import partial
+
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,7 +39,16 @@ def test_shift_and_its_vjp_equal_the_loop_bit_for_bit(kernel_size, dilation, ord
         np.testing.assert_array_equal(dx, loop_adjoint(dy, offsets))
 
 
-@pytest.mark.parametrize("formulation", [_gather, _rows_then_columns])
+FORMULATIONS = {
+    "rows then columns": _rows_then_columns,
+    "single channels": partial(_gather, block=1, over_batch=True),
+    "blocks": partial(_gather, block=4, over_batch=True),
+    "single channels of one image": partial(_gather, block=1, over_batch=False),
+    "blocks of one image": partial(_gather, block=4, over_batch=False),
+}
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS.values(), ids=FORMULATIONS)
 @pytest.mark.parametrize("order", ["grouped", "interleaved"])
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (3, 3), (5, 2), (7, 1)])
 def test_the_formulation_of_every_platform_equals_the_loop(
@@ -50,11 +60,39 @@ def test_the_formulation_of_every_platform_equals_the_loop(
         np.testing.assert_array_equal(y, loop_shift(x, offsets))
 
 
-@pytest.mark.parametrize(("platform", "gathers"), [("tpu", False), ("cpu", True), ("cuda", True)])
-def test_the_platform_lowered_for_chooses_the_formulation(platform, gathers):
-    exported = jax.export.export(jax.jit(jax.grad(lambda x: shift(x).sum())), platforms=[platform])
-    text = exported(jax.ShapeDtypeStruct((1, 4, 4, 9), jnp.float32)).mlir_module()
-    assert ("stablehlo.gather" in text) == gathers
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_blocks_with_one_two_or_more_offsets_equal_the_loop(data):
+    pairs = st.tuples(st.integers(-4, 4), st.integers(-4, 4))
+    runs = data.draw(st.lists(st.tuples(pairs, st.integers(1, 9)), min_size=1, max_size=4))
+    offsets = tuple(pair for pair, length in runs for _ in range(length))
+    offsets += ((0, 0),) * (-len(offsets) % 4)
+    x = random((2, 3, 4, len(offsets)))
+    y = FORMULATIONS["blocks"](x, offsets)
+    np.testing.assert_array_equal(y, loop_shift(x, offsets))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8, jnp.bool_, jnp.complex64])
+@pytest.mark.parametrize("formulation", FORMULATIONS.values(), ids=FORMULATIONS)
+def test_every_formulation_moves_any_dtype(formulation, dtype):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (2, 3, 4, 20)), dtype)
+    offsets = tuple(map(tuple, shift_offsets(20, 3, 2).tolist()))
+    y = formulation(x, offsets)
+    assert y.dtype == dtype
+    expected = loop_shift(np.asarray(x, np.complex64), offsets)
+    np.testing.assert_array_equal(np.asarray(y, np.complex64), expected)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS.values(), ids=FORMULATIONS)
+def test_every_formulation_keeps_special_values_and_lets_none_in(formulation):
+    x = jnp.full((2, 3, 3, 20), jnp.nan).at[:, 1, 1].set(-0.0).at[:, 0, 2].set(jnp.inf)
+    offsets = tuple((10**6 * (c % 2), -c // 9) for c in range(18)) + ((-(10**6), 10**6),) * 2
+    y, expected = np.asarray(formulation(x, offsets)), loop_shift(np.asarray(x), offsets)
+    np.testing.assert_array_equal(y.view(np.uint32), expected.view(np.uint32))
+
+
+def test_an_empty_batch_stays_empty():
+    assert shift(jnp.zeros((0, 4, 4, 9))).shape == (0, 4, 4, 9)
 
 
 @settings(deadline=None, max_examples=15)

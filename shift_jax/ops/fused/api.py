@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from shift_jax.errors import InputError, did_you_mean, positive_int
+from shift_jax.ops.devices import BATCH_AXES
 from shift_jax.ops.fused import xla
 from shift_jax.ops.fused.backends import KERNELS, Implementation
-from shift_jax.ops.fused.call import BATCH_AXES
 from shift_jax.ops.fused.derivative import differentiable
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Relu, Spec

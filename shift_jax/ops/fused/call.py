@@ -16,22 +16,14 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from shift_jax.ops.devices import BATCH_AXES, seeing_devices
 from shift_jax.ops.fused.fused_call import FusedCall
 from shift_jax.ops.fused.lowering import lower
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Operation, Spec
 
-try:
-    # JAX has no public way for a lowering to see its devices.
-    from jax._src.dispatch import prim_requires_devices_during_lowering as _need_devices
-except ImportError:
-    _need_devices = set()
-
 INTERPRET = jax.make_user_context(None)
 """For tests: a context in which kernels called by name run on any platform, interpreted so."""
-
-BATCH_AXES = jax.make_user_context(None)
-"""A context that names the mesh axes that split the batch; None says nothing about them."""
 
 
 def call(
@@ -69,7 +61,7 @@ def call(
 
 _call_p = Primitive("shift_conv")
 _call_p.multiple_results = True
-_need_devices.add(_call_p)
+seeing_devices.add(_call_p)
 
 
 @_call_p.def_abstract_eval

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from shift_jax.ops.devices import BATCH_AXES
 from shift_jax.ops.fused.backends import backend
 from shift_jax.ops.fused.operands import WITH_BATCH, Operands
 from shift_jax.ops.fused.spec import Operation, Spec
@@ -54,7 +55,8 @@ class FusedCall:
         if name != "xla" and self.interpret is not None:
             options["interpret"] = self.interpret
         function = getattr(backend(name), self.operation)
-        return tuple(jax.tree.leaves(function(self.operands(leaves), **options)))
+        with BATCH_AXES(self.batch_axes):  # A lowering runs outside the caller's context.
+            return tuple(jax.tree.leaves(function(self.operands(leaves), **options)))
 
     def arguments_with_batch(self) -> list[bool]:
         """Returns for each argument of the primitive whether it has a batch axis."""
