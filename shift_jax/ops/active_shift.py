@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from shift_jax.errors import InputError, positive_int
 from shift_jax.ops.shift import shift_by
-from shift_jax.ops.taps import taps
+from shift_jax.ops.taps import AT, taps
 
 if TYPE_CHECKING:
     from jax import Array
@@ -55,7 +55,7 @@ def active_shift(
         return _fixed(x, table, stride)
     offsets = _wide(x, offsets)
     starts = jnp.floor(jax.lax.stop_gradient(offsets))
-    return taps(x, starts, _hat(offsets, starts), stride)
+    return taps(x, starts, offsets - starts, stride)
 
 
 def sparse_shift(
@@ -93,7 +93,8 @@ def known_offsets(offsets: Any) -> np.ndarray | None:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _sparse(x: Array, offsets: Array, stride: int) -> Array:
-    return taps(x, _rounded(offsets), jnp.ones((*offsets.shape, 1), offsets.dtype), stride)
+    rounded = jnp.trunc(offsets + jnp.copysign(0.5, offsets))
+    return taps(x, rounded, jnp.zeros_like(offsets), stride, (AT, AT))
 
 
 @_sparse.defjvp
@@ -102,21 +103,11 @@ def _sparse_jvp(stride, primals, tangents):
     x_tangent, offsets_tangent = tangents
     starts = jnp.floor(offsets)
     _, moved = jax.jvp(
-        lambda offsets: taps(x, starts, _hat(offsets, starts), stride),
+        lambda offsets: taps(x, starts, offsets - starts, stride),
         (offsets,),
         (offsets_tangent,),
     )
     return _sparse(x, offsets, stride), _sparse(x_tangent, offsets, stride) + moved
-
-
-def _rounded(offsets: Array) -> Array:
-    return jnp.trunc(offsets + jnp.copysign(0.5, offsets))
-
-
-def _hat(offsets: Array, starts: Array) -> Array:
-    """Returns (C, 2, 2): for each axis the weights of the pixels at `starts` and after it."""
-    fraction = offsets - starts
-    return jnp.stack([1 - fraction, fraction], axis=-1)
 
 
 def _wide(x: Array, offsets: ArrayLike) -> Array:

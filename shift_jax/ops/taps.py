@@ -1,4 +1,4 @@
-"""Each channel's weighted sum of neighboring pixels, from a place of its own: linear in both."""
+"""Each channel's value between four pixels, from a place of its own, and its differences."""
 
 from __future__ import annotations
 
@@ -18,23 +18,30 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
+# Of each axis: 1 - f and f times the pixels at the start and after it; the difference of the two,
+# which is the derivative with respect to f; or the pixel at the start alone.
+BETWEEN, DIFFERENCE, AT = "between", "difference", "at"
+Kinds = tuple[str, str]
+
 
 def taps(
     x: Float[Array, "*batch h w c"],
     starts: Float[Array, "c 2"],
-    weights: Float[Array, "c 2 n"],
+    fractions: Float[Array, "c 2"],
     stride: int,
+    kinds: Kinds = (BETWEEN, BETWEEN),
 ) -> Float[Array, "*batch h_out w_out c"]:
-    """Returns Σᵢⱼ weights[c, 0, i] · weights[c, 1, j] · x[s·y + starts[c, 0] + i, s·x + … + j, c].
+    """Returns what lies at (s·y + starts[c, 0] + fractions[c, 0], s·x + …) of channel c.
 
-    Pixels from outside are zero. It is linear in `x` and in the weights of each axis, and has
-    derivatives of both modes and every order with respect to them; none with respect to `starts`.
+    Pixels from outside are zero. It is linear in `x`, and has derivatives of both modes and every
+    order with respect to `x` and `fractions`; none with respect to `starts`.
 
     Args:
       x: [..., H, W, C].
       starts: (C, 2), integers as floats of any size.
-      weights: (C, 2, n) of n neighbors down and n to the right, in the type to compute in.
+      fractions: (C, 2) from 0 to 1, of the type to compute in.
       stride: s.
+      kinds: what to compute along each axis.
     """
     # All that leads out of the image is alike; clipped, the sums of indices cannot overflow.
     height, width, channels = x.shape[-3:]
@@ -42,10 +49,28 @@ def taps(
         raise InputError(f"Images of {height}×{width}×{channels} are too large for learned shifts.")
     sides = np.array([height, width], np.float32)
     starts = jnp.clip(lax.stop_gradient(starts), -sides - 2, sides + 2).astype(jnp.int32)
-    return _taps_p.bind(x, starts, weights[:, 0], weights[:, 1], stride=stride)
+    return _taps_p.bind(x, starts, fractions, stride=stride, kinds=kinds, dtype=x.dtype)
 
 
-def _neighbor(x: Array, starts: Array, stride: int) -> Array:
+def _weights(fraction: Array, kind: str) -> list[Array]:
+    one = jnp.ones_like(fraction)
+    if kind == AT:
+        return [one]
+    return [-one, one] if kind == DIFFERENCE else [1 - fraction, fraction]
+
+
+def _gathers(
+    x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kinds, dtype
+) -> Array:
+    """Gathers and adds the neighbors in one pass."""
+    total = jnp.zeros((), fractions.dtype)
+    for i, row in enumerate(_weights(fractions[:, 0], kinds[0])):
+        for j, column in enumerate(_weights(fractions[:, 1], kinds[1])):
+            total += row * column * _pixels(x, starts + np.array([i, j], np.int32), stride)
+    return total.astype(dtype)
+
+
+def _pixels(x: Array, starts: Array, stride: int) -> Array:
     """Gathers x[s·y + starts[c, 0], s·x + starts[c, 1], c]; see `shift_jax.ops.shift`."""
     *batch, height, width, channels = x.shape
     down, right = (
@@ -73,25 +98,38 @@ def _neighbor(x: Array, starts: Array, stride: int) -> Array:
     return jnp.where(inside, found, jnp.zeros((), x.dtype))
 
 
-def _neighbors(x: Array, starts: Array, count: int, stride: int) -> list[list[Array]]:
-    step = np.arange(count, dtype=np.int32)
-    return [[_neighbor(x, starts + np.stack([i, j]), stride) for j in step] for i in step]
+def _moves(x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kinds, dtype) -> Array:
+    """Moves the whole tensor by each distance of any channel: all rows, then all columns."""
+    for axis, kind in enumerate(kinds):
+        dim = x.ndim - 3 + axis
+        size, start = x.shape[dim], starts[:, axis]
+        weights = _weights(fractions[:, axis], kind)
+        margins = [(0, 0, 0)] * x.ndim
+        margins[dim] = (size, size, 0)
+        padded = lax.pad(x, jnp.zeros((), x.dtype), margins)
+        shape = (*x.shape[:dim], -(-size // stride), *x.shape[dim + 1 :])
+
+        def add(distance, total, padded=padded, start=start, weights=weights, size=size, dim=dim):
+            weight = sum((start + i == distance) * w for i, w in enumerate(weights))
+            moved = lax.dynamic_slice_in_dim(padded, size + distance, size, dim)
+            return total + weight * lax.slice_in_dim(moved, 0, size, stride, dim)
+
+        first = jnp.maximum(start.min(), -size)
+        last = jnp.minimum(start.max() + len(weights) - 1, size)
+        total = lax.fori_loop(first, last + 1, add, jnp.zeros(shape, fractions.dtype))
+        x = total.astype(dtype)
+    return x
 
 
-def _formulation(x: Array, starts: Array, rows: Array, columns: Array, *, stride: int) -> Array:
-    total = jnp.zeros((), rows.dtype)
-    for i, line in enumerate(_neighbors(x, starts, rows.shape[-1], stride)):
-        for j, pixels in enumerate(line):
-            total += rows[:, i] * columns[:, j] * pixels
-    return total.astype(x.dtype)
-
-
-def _correlation(g: Array, x: Array, starts: Array, count: int, stride: int, dtype) -> Array:
-    """Returns (C, n, n): the sum over batch and space of g times each neighbor."""
-    axes = tuple(range(x.ndim - 1))
-    found = _neighbors(x, starts, count, stride)
-    sums = [[(g.astype(dtype) * pixels).sum(axes) for pixels in line] for line in found]
-    return jnp.moveaxis(jnp.array(sums), -1, 0)
+def _formulation(x: Array, starts: Array, fractions: Array, **how) -> Array:
+    return lax.platform_dependent(
+        x,
+        starts,
+        fractions,
+        # Gathers of single elements are slow on a TPU.
+        tpu=lambda *operands: _moves(*operands, **how),
+        default=lambda *operands: _gathers(*operands, **how),
+    )
 
 
 # A primitive of JAX as `shift`: autodiff of the gathers scatters, and `jax.custom_vjp` has no
@@ -100,58 +138,62 @@ _taps_p = Primitive("taps")
 
 
 @_taps_p.def_abstract_eval
-def _type_of_result(x, starts, rows, columns, *, stride):
+def _type_of_result(x, starts, fractions, *, stride, kinds, dtype):
+    del starts, fractions, kinds
     *batch, height, width, channels = x.shape
     shape = (*batch, -(-height // stride), -(-width // stride), channels)
-    return ShapedArray(shape, x.dtype)
+    return ShapedArray(shape, dtype)
 
 
-def _jvp(primals, tangents, *, stride):
-    out = _taps_p.bind(*primals, stride=stride)
+def _jvp(primals, tangents, *, kinds, dtype, **how):
+    x, starts, fractions = primals
+    out = _taps_p.bind(x, starts, fractions, kinds=kinds, dtype=dtype, **how)
     total = ad.Zero(ShapedArray(out.shape, out.dtype))
-    for index in (0, 2, 3):
-        if not isinstance(tangents[index], ad.Zero):
-            operands = [*primals[:index], tangents[index], *primals[index + 1 :]]
-            total = ad.add_tangents(total, _taps_p.bind(*operands, stride=stride))
+    if not isinstance(tangents[0], ad.Zero):
+        total = _taps_p.bind(tangents[0], starts, fractions, kinds=kinds, dtype=dtype, **how)
+    for axis in range(2):
+        if isinstance(tangents[2], ad.Zero) or kinds[axis] != BETWEEN:
+            continue
+        changed = (DIFFERENCE, kinds[1]) if axis == 0 else (kinds[0], DIFFERENCE)
+        # Its sum over all images is the derivative: rounded, each addend would add an error.
+        wide = {"kinds": changed, "dtype": fractions.dtype, **how}
+        slope = tangents[2][:, axis] * _taps_p.bind(x, starts, fractions, **wide)
+        total = ad.add_tangents(total, slope.astype(dtype))
     return out, total
 
 
-def _transpose(g, x, starts, rows, columns, *, stride):
-    if isinstance(g, ad.Zero):
-        return None, None, None, None
-    if ad.is_undefined_primal(x):
-        # The same pixels seen from the other end.
-        height, width = x.aval.shape[-3:-1]
-        spread = [(0, 0, 0)] * g.ndim
-        for axis, size in ((-3, height), (-2, width)):
-            spread[axis] = (0, size - 1 - (g.shape[axis] - 1) * stride, stride - 1)
-        g = lax.pad(g, jnp.zeros((), g.dtype), spread)
-        starts = 1 - rows.shape[-1] - starts
-        return _taps_p.bind(g, starts, rows[:, ::-1], columns[:, ::-1], stride=1), None, None, None
-    if ad.is_undefined_primal(rows):
-        sums = _correlation(g, x, starts, columns.shape[-1], stride, columns.dtype)
-        return None, None, jnp.einsum("cij,cj->ci", sums, columns), None
-    sums = _correlation(g, x, starts, rows.shape[-1], stride, rows.dtype)
-    return None, None, None, jnp.einsum("cij,ci->cj", sums, rows)
+def _transpose(g, x, starts, fractions, *, stride, kinds, dtype):
+    """The same pixels seen from the other end."""
+    del dtype
+    height, width = x.aval.shape[-3:-1]
+    spread = [(0, 0, 0)] * g.ndim
+    for dim, size in ((-3, height), (-2, width)):
+        spread[dim] = (0, size - 1 - (g.shape[dim] - 1) * stride, stride - 1)
+    g = lax.pad(g, jnp.zeros((), g.dtype), spread)
+    reach = np.array([kind != AT for kind in kinds], np.int32)
+    how = {"stride": 1, "kinds": kinds, "dtype": x.aval.dtype}
+    result = _taps_p.bind(g, -starts - reach, 1 - fractions, **how)
+    return (-result if kinds.count(DIFFERENCE) == 1 else result), None, None
 
 
-def _batch(args, axes, *, stride):
+def _batch(args, axes, **how):
     """The axis joins the batch or, if offsets differ along it, the channels."""
     x, *tables = args
     size = next(a.shape[i] for a, i in zip(args, axes, strict=True) if i is not None)
     x = batching.bdim_at_front(x, axes[0], size)
-    if all(axis is None for axis in axes[1:]):
-        return _taps_p.bind(x, *tables, stride=stride), 0
+    if axes[1] is None and axes[2] is None:
+        return _taps_p.bind(x, *tables, **how), 0
     tables = [
-        batching.bdim_at_front(table, axis, size).reshape(-1, table.shape[-1])
+        batching.bdim_at_front(table, axis, size).reshape(-1, 2)
         for table, axis in zip(tables, axes[1:], strict=True)
     ]
     x = jnp.moveaxis(x, 0, -2)
-    out = _taps_p.bind(x.reshape(*x.shape[:-2], -1), *tables, stride=stride)
+    merged = x.reshape(*x.shape[:-2], -1)
+    out = _taps_p.bind(merged, *tables, **how)
     return out.reshape(*out.shape[:-1], *x.shape[-2:]), out.ndim - 1
 
 
-_taps_p.def_impl(jax.jit(_formulation, static_argnames="stride"))
+_taps_p.def_impl(jax.jit(_formulation, static_argnames=("stride", "kinds", "dtype")))
 mlir.register_lowering(_taps_p, mlir.lower_fun(_formulation, multiple_results=False))
 ad.primitive_jvps[_taps_p] = _jvp
 ad.primitive_transposes[_taps_p] = _transpose

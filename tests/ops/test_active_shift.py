@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 
 from shift_jax import active_shift, shift, sparse_shift
 from shift_jax.errors import InputError
+from shift_jax.ops.taps import _gathers, _moves
 from tests.learned_shifts import FOUND, hashed_images, planes_of, unit
 from tests.models.small import quick_jit
 
@@ -180,3 +181,16 @@ def test_eight_devices_equal_one_and_move_no_images(function):
 def test_bad_arguments(function, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         function(*arguments)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", ["between", "difference", "at"])
+def test_moves_of_the_whole_tensor_equal_gathers(kind, stride):
+    """A TPU takes the former."""
+    x, offsets = images((2, 6, 7, 5)), jnp.asarray(unit((5, 2), 5) * 4, jnp.float32)
+    operands = (x, jnp.floor(offsets).astype(jnp.int32).at[0, 0].set(-7), offsets % 1)
+    how = {"stride": stride, "kinds": ("between", kind), "dtype": x.dtype}
+    got, expected = (
+        quick_jit(lambda *xs, way=way: way(*xs, **how))(*operands) for way in (_moves, _gathers)
+    )
+    close(got, expected)
