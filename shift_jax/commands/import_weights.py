@@ -1,12 +1,13 @@
 """Turns a file of trained weights into the folder of a run, which eval takes.
 
     shift-jax import-weights FILE --model=shiftresnet20 --expansion=3 --output=DIR
+    shift-jax import-weights w32.caffemodel --model=as_resnet --width=32 --output=DIR
     shift-jax eval --workdir=DIR
 
 FILE is a .pth, .pt or .t7 of PyTorch, a state dict or a whole module, none of whose code is run;
-an .h5 or .npz of Keras' VGG-16 or VGG-19; or a .safetensors file that `shift-jax export` wrote,
-which names its own model. All flags but those below are arguments of the model, such as
---expansion=3.
+an .h5 or .npz of Keras' VGG-16 or VGG-19; a .caffemodel of AS-ResNet (Caffe); or a .safetensors
+file that `shift-jax export` wrote, which names its own model. All flags but those below are
+arguments of the model, such as --expansion=3.
 """
 
 from argparse import Namespace

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from shift_jax.errors import positive_int
 from shift_jax.layers import ActiveShift, Initializer, batch_norm, he_init, middle_channels
 from shift_jax.layers.learned_shift import OffsetsInit, check_offsets_init
+from shift_jax.models.active_shift_caffe import MEAN, STD, caffe_layout
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
 
@@ -178,6 +179,9 @@ register(
             Count({"width": 50}, 1962950, 397574400),
             Count({"width": 68}, 3424460, 726866688),
         ),
+        mean=MEAN,
+        std=STD,
+        caffe_layout=caffe_layout,
     )
 )
 register(

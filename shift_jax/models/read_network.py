@@ -1,4 +1,4 @@
-"""Reads a network of the registry from a file of PyTorch, Keras or safetensors."""
+"""Reads a network of the registry from a file of PyTorch, Keras, Caffe or safetensors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shift_jax.errors import InputError, check_choice
 from shift_jax.models.fitting import fit, nearest_network
 from shift_jax.models.registry import ModelRecord, list_models, model_record
 from shift_jax.weights import convert
+from shift_jax.weights.caffe_file import read_caffe
 from shift_jax.weights.formats import format_of
 from shift_jax.weights.keras_file import read_keras
 from shift_jax.weights.safetensors_file import read_safetensors
@@ -68,7 +69,7 @@ def read_network(
 
     Args:
       file: PyTorch's `.pth`, `.pt`, `.t7` or safetensors; Keras's `.h5` or `.npz` of VGG-16 or
-        VGG-19; or safetensors of this package.
+        VGG-19; Caffe's `.caffemodel`; or safetensors of this package.
       model: name of the network; only safetensors of this package may leave it out.
       arguments: of `create_model`; the number of classes is the file's.
       shift_order: channel order of the shifts that PyTorch weights were trained with:
@@ -96,6 +97,8 @@ def read_network(
     record = model_record(model)
     if kind == "keras":
         return _keras(record, arguments, file)
+    if kind == "caffe":
+        return _caffe(record, arguments, file)
     if record.torch_layout is None:
         known = [name for name in list_models() if model_record(name).torch_layout]
         raise InputError(
@@ -138,6 +141,17 @@ def _keras(record: ModelRecord, arguments: dict[str, Any], file: Path) -> Networ
         )
     layout = record.keras_layout()
     fitted = fit(record, arguments, read_keras(file), layout)
+    return NetworkFile(record.name, arguments, **fitted, data=_normalization(layout))
+
+
+def _caffe(record: ModelRecord, arguments: dict[str, Any], file: Path) -> NetworkFile:
+    if record.caffe_layout is None:
+        known = [name for name in list_models() if model_record(name).caffe_layout]
+        raise InputError(
+            f"Caffe's files are read for {' and '.join(known)} only, not for {record.name!r}."
+        )
+    layout = record.caffe_layout(arguments)
+    fitted = fit(record, arguments, layout.prepare(read_caffe(file)), layout)
     return NetworkFile(record.name, arguments, **fitted, data=_normalization(layout))
 
 

@@ -61,6 +61,8 @@ class ModelRecord:
       torch_layout: maps the network's arguments to the layout of its weights in PyTorch; None if
         no PyTorch implementation is known.
       keras_layout: returns the layout of the weights in Keras; None if Keras has none.
+      caffe_layout: maps the network's arguments to the layout of its weights in Caffe; None if no
+        Caffe implementation is known.
     """
 
     name: str
@@ -75,6 +77,7 @@ class ModelRecord:
     crop: float = 0.875
     torch_layout: Callable[[Mapping[str, Any]], TorchLayout] | None = None
     keras_layout: Callable[[], TensorLayout] | None = None
+    caffe_layout: Callable[[Mapping[str, Any]], TensorLayout] | None = None
 
     def known_torch_layout(self, arguments: Mapping[str, Any]) -> TorchLayout:
         """Returns the layout in PyTorch of a network that has one, with these arguments."""

@@ -147,6 +147,10 @@ def _read(path: Path) -> _Content:
         layout = keras_layout()
         assert layout.mean and layout.std
         return _Content(read_keras(path), lambda _: layout, r"block\d+_.*", layout.mean, layout.std)
+    if kind == "caffe":
+        raise InputError(
+            f"{path} is a file of Caffe, but VGG is read from torchvision and Keras only."
+        )
     if kind == "torch":
         return _torch(read_torch(path).tensors)
     variables, metadata = read_safetensors(path)

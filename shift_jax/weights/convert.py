@@ -27,6 +27,7 @@ class TensorLayout:
       ignored: regular expression for the names of tensors that our networks do not need.
       mean, std: of the channels of pixels in 0..1 that networks of this origin read; None where
         they are those of our network's record.
+      prepare: makes the tensors with those names from the ones in a file.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TensorLayout:
     ignored: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def our_layout() -> TensorLayout:

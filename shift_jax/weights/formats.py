@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from shift_jax.errors import InputError
+from shift_jax.weights.caffe_file import is_caffe
 
-Format = Literal["torch", "keras", "safetensors"]
+Format = Literal["torch", "keras", "safetensors", "caffe"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -24,16 +25,19 @@ def format_of(path: str | os.PathLike) -> Format:
     """
     try:
         with Path(path).open("rb") as file:
-            start = file.read(16)
+            start = file.read(256)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise InputError(
-            f"{path} cannot be read ({why}); expected a weight file of PyTorch, Keras or shift_jax."
+            f"{path} cannot be read ({why}); expected a weight file of PyTorch, Keras, Caffe or "
+            "shift_jax."
         ) from error
     if is_safetensors(start):
         return "safetensors"
     if start.startswith(_HDF5) or (start.startswith(b"PK") and _holds_arrays(path)):
         return "keras"
+    if is_caffe(start):
+        return "caffe"
     return "torch"
 
 

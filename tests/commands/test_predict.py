@@ -231,3 +231,34 @@ def test_the_package_alone_is_enough(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert json.loads(done.stdout)[0]["file"] == os.fspath(photo)
+
+
+@pytest.mark.slow
+def test_the_authors_network_knows_photos_of_imagenet(shared_data, tmp_path):
+    """Through files and commands: import-weights, predict and eval."""
+    file = shared_data / "weights" / "active_shift_w32.caffemodel"
+    run, output = tmp_path / "w32", tmp_path / "classes.json"
+    call_command(
+        "import-weights", [str(file), "--model=as_resnet", "--width=32", f"--output={run}"]
+    )
+    call(shared_data / "imagenet_sample", f"--model={run}", f"--output={output}")
+    told = json.loads(output.read_text())
+    labels = [[each["label"] for each in photo["top"]] for photo in told]
+    photos = [os.path.basename(photo["file"]).partition("_")[0] for photo in told]
+    top1 = np.mean([found[0] == label for found, label in zip(labels, photos, strict=True)])
+    top5 = np.mean([label in found for found, label in zip(labels, photos, strict=True)])
+    assert len(told) == 99 and top1 >= 0.67 and top5 >= 0.84
+    # The name that the file has, and ours.
+    named = [(os.path.basename(each["file"]), each["top"][0]) for each in told]
+    assert sum(top["name"].replace(" ", "_") in file for file, top in named) >= 0.67 * 99
+
+    for photo in told:
+        folder = tmp_path / "val" / os.path.basename(photo["file"]).partition("_")[0]
+        folder.mkdir(parents=True)
+        (folder / "0.JPEG").symlink_to(photo["file"])
+    flags = ["--split=val", f"--data_dir={tmp_path}", "--allow_subset=true"]
+    flags += ["--set=data.name=folder", "--set=data.train_split=val", "--set=eval_batch_size=32"]
+    call_command("eval", [f"--workdir={run}", *flags])
+    metrics = json.loads((run / "metrics_val.json").read_text())
+    assert metrics["top1"] == pytest.approx(top1, abs=0.02)
+    assert metrics["top5"] == pytest.approx(top5, abs=0.02)
