@@ -27,6 +27,7 @@ from shift_jax.config.recipes.classification import (
     quickstart,
 )
 from shift_jax.config.recipes.faces import faces
+from shift_jax.config.recipes.finetuning import finetune
 from shift_jax.config.recipes.style import style
 from shift_jax.config.sections import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from shift_jax.config.setting import Field, check, fields_of
@@ -50,6 +51,7 @@ __all__ = [
     "cifar",
     "faces",
     "fields_of",
+    "finetune",
     "flatten",
     "from_dict",
     "imagenet",

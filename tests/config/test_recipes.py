@@ -11,6 +11,7 @@ from shift_jax.config import (
     check,
     cifar,
     faces,
+    finetune,
     from_dict,
     imagenet,
     nested,
@@ -21,6 +22,7 @@ from shift_jax.config import (
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
 from shift_jax.tasks.face_losses import FaceClassifier
+from shift_jax.training.initial import trained_config
 from shift_jax.training.optimizer import make_schedule
 from tests.conftest import REPOSITORY
 
@@ -38,6 +40,11 @@ RECIPES = [
     ("cifar", (), cifar),
     ("cifar", ("cifar10,resnet20,reduction=net,expansion=6,short",), cifar),
     ("facenet", ("small",), partial(faces, "facenet")),
+    (
+        "finetune",
+        ("shiftresnet20-9.cifar100,image_size=64",),
+        partial(finetune, config_of=trained_config),
+    ),
     ("quickstart", (), quickstart),
     ("resnet50", ("width=0.5**0.5",), partial(imagenet, "resnet50", arguments=("width",))),
     ("shiftfacenet", ("paper",), partial(faces, "shiftfacenet")),
@@ -158,3 +165,32 @@ def test_imagenet_options():
 def test_wrong_imagenet_options(options, sentence):
     with pytest.raises(InputError, match=sentence):
         imagenet("shiftnet_a", options)
+
+
+def test_fine_tuning_prepares_images_as_the_weights_need_them():
+    theirs = trained_config("shiftresnet20-9.cifar100")
+    config = finetune("shiftresnet20-9.cifar100", lambda source: theirs)
+    assert (config.model.name, config.model.arguments) == ("shiftresnet20", {"expansion": 9.0})
+    assert config.init_from == "shiftresnet20-9.cifar100" and config.data.name == "folder"
+    assert (config.data.mean, config.data.std) == (theirs.data.mean, theirs.data.std)
+    assert config.data.image_size == 32
+    theirs.data.image_size, theirs.data.eval_crop = 224, 0.875
+    config = finetune("runs/w32", lambda source: theirs)
+    assert (config.data.image_size, config.data.eval_crop) == (224, 0.875)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("", "do not name the weights to begin from"),
+        ("image_size=64", "do not name the weights to begin from"),
+        ("runs/w32,other", "do not name the weights to begin from"),
+        ("runs/w32,imagesize=64", "have 'imagesize', expected image_size=N. Did you mean"),
+        ("runs/w32,image_size=0", "image_size is 0, expected a positive integer"),
+        ("runs/candy", "runs/candy is a network of the task 'style', expected a classifier"),
+    ],
+)
+def test_options_of_fine_tuning_that_do_not_fit(options, sentence):
+    configs = {"runs/w32": quickstart(), "runs/candy": style("candy")}
+    with pytest.raises(InputError, match=sentence):
+        finetune(options, configs.__getitem__)

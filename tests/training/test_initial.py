@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from shift_jax import create_model
 from shift_jax.config import ClassificationConfig, override, to_dict
 from shift_jax.errors import InputError
-from shift_jax.training.initial import load_initial, with_initial
+from shift_jax.training.initial import load_initial, trained_config, with_initial
 from shift_jax.training.mesh import make_mesh
 from shift_jax.training.runs.checkpoint_files import restore_variables, update_manifest
 from shift_jax.training.runs.checkpoints import Checkpoints
@@ -19,6 +20,8 @@ from shift_jax.training.runs.workdir import claim_workdir
 from shift_jax.training.step import init_state
 from shift_jax.training.train import train
 from shift_jax.weights.safetensors_file import write_safetensors
+from tests.commands.call import call
+from tests.data.photos import write_folder
 from tests.models.small import random_variables
 
 
@@ -125,6 +128,41 @@ def test_sources_that_do_not_exist(tmp_path):
     (tmp_path / "file").write_bytes(b"nothing")
     with pytest.raises(InputError, match="No PyTorch layout is known for model 'tiny'"):
         load_initial(config_of(tmp_path / "file"), template(), None)
+
+
+def test_the_config_that_weights_were_trained_with(run, tmp_path):
+    expected = config_of("")
+    for source in (run, run / "checkpoints" / "3"):
+        assert trained_config(str(source)) == expected
+    assert trained_config("shiftresnet20.digits").data.name == "digits"
+    with pytest.raises(InputError, match="theirs/config.json is a file, which does not say what"):
+        trained_config(str(run / "config.json"))
+    with pytest.raises(InputError, match="is neither the folder of a run"):
+        trained_config(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_a_folder_of_photos(tmp_path, capsys):
+    for split in ("train", "test"):
+        write_folder(tmp_path / "photos", split)
+    workdir = tmp_path / "own"
+    call(
+        "train",
+        [
+            "--config=configs/finetune.py:shiftresnet20-3.cifar100",
+            f"--config.data.data_dir={tmp_path / 'photos'}",
+            *("--config.batch_size=8", "--config.epochs=4.0", "--config.tensorboard=false"),
+            f"--workdir={workdir}",
+        ],
+    )
+    assert "from shiftresnet20-3.cifar100, with a new classifier" in capsys.readouterr().err
+    call("report", [f"--workdir={workdir}"])
+    assert (workdir / "report.png").stat().st_size > 10_000
+    photo = tmp_path / "photos" / "test" / "class1" / "0.jpg"
+    capsys.readouterr()
+    call("predict", [str(photo), f"--model={workdir}", "--format=json"])
+    (told,) = json.loads(capsys.readouterr().out)
+    assert {each["label"] for each in told["top"]} == {"class0", "class1"}
 
 
 def test_other_normalization_is_told(run, caplog):
