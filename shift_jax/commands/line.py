@@ -179,7 +179,7 @@ class CommandLine(argparse.ArgumentParser):
                     f"There is no flag {flag}: expected {', '.join(self.flags)}."
                     f"{did_you_mean(flag[2:], [name[2:] for name in self.flags])}"
                 )
-            if flag in self.switches and not equals and rest[:1] not in (["true"], ["false"]):
+            if flag in self.switches and not equals and rest[:1] not in (["true"], ["false"], [""]):
                 argument = f"{flag}=true"
             elif not equals and rest and not rest[0].startswith("--"):
                 argument = f"{flag}={rest.pop(0)}"
