@@ -7,7 +7,8 @@
 All of them take and return images [..., H, W, C].
 """
 
-from shift_jax.layers.csc import CSC, SC2, Shortcut, middle_channels
+from shift_jax.layers.csc import CSC, SC2, Shortcut
+from shift_jax.layers.expansion import middle_channels
 from shift_jax.layers.initializers import (
     Initializer,
     bias_init_for,
@@ -15,7 +16,14 @@ from shift_jax.layers.initializers import (
     pytorch_bias_init,
     pytorch_init,
 )
-from shift_jax.layers.learned_shift import ActiveShift, OffsetsInit, SparseShift
+from shift_jax.layers.learned_shift import (
+    ActiveShift,
+    OffsetsInit,
+    ShiftKind,
+    SparseShift,
+    check_offsets_init,
+    check_shift,
+)
 from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
 from shift_jax.layers.shift_conv import Shift, ShiftConv
 
@@ -29,10 +37,13 @@ __all__ = [
     "OffsetsInit",
     "Shift",
     "ShiftConv",
+    "ShiftKind",
     "Shortcut",
     "SparseShift",
     "batch_norm",
     "bias_init_for",
+    "check_offsets_init",
+    "check_shift",
     "he_init",
     "middle_channels",
     "pytorch_bias_init",

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 
 from shift_jax import ops
 from shift_jax.errors import InputError, did_you_mean, positive_int
+from shift_jax.layers.expansion import middle_channels
 from shift_jax.layers.initializers import Initializer, he_init
+from shift_jax.layers.learned_shift import LEARNED, OffsetsInit, ShiftKind, check_shift
 from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
 from shift_jax.layers.shift_conv import ShiftConv, hashable
 
@@ -22,22 +24,6 @@ if TYPE_CHECKING:
 Shortcut = Literal["identity_or_projection", "pool_concat", "pool_pad", "none"]
 
 _SHORTCUTS = ("identity_or_projection", "pool_concat", "pool_pad", "none")
-
-
-def middle_channels(expansion: float, reference: int) -> int:
-    """Returns int(expansion · reference).
-
-    Raises:
-      InputError: the expansion is no finite number, or leaves no channel.
-    """
-    if not isinstance(expansion, int | float) or not math.isfinite(expansion):
-        raise InputError(f"expansion is {expansion!r}, expected a number such as 3.")
-    if int(expansion * reference) < 1:
-        raise InputError(
-            f"expansion {expansion!r} of {reference} channels leaves no channel in the middle: "
-            f"expected at least 1/{reference}."
-        )
-    return int(expansion * reference)
 
 
 class CSC(nn.Module):
@@ -61,6 +47,8 @@ class CSC(nn.Module):
       expansion_reference: which channels E multiplies, those of the input ("in", ShiftNet) or of
         the output ("out", the CIFAR code).
       kernel_size, dilation, order: the shift, see `shift_jax.shift`.
+      shift: "fixed" or, to learn the offsets, "active" (`ActiveShift`) or "sparse" (`SparseShift`).
+      offsets_init: of learned shifts, "grid" (as if fixed) or "uniform", see `ActiveShift`.
       offsets: explicit offsets of the second shift, (middle channels, 2).
       direction_weights: how the shifts divide their channels among the directions, see `Shift`.
       stride: s of the second pointwise convolution, so that the shift mixes space before
@@ -90,6 +78,8 @@ class CSC(nn.Module):
     dilation: int = 1
     stride: int = 1
     order: ops.Order = "grouped"
+    shift: ShiftKind = "fixed"
+    offsets_init: OffsetsInit = "grid"
     offsets: Any = None
     direction_weights: Any = None
     shortcut: Shortcut = "identity_or_projection"
@@ -116,21 +106,20 @@ class CSC(nn.Module):
         conv1 = self._conv(
             "1",
             self._middle_features(x.shape[-1]),
-            kernel_size=self.kernel_size if self.shift_first else 1,
-            direction_weights=self.direction_weights if self.shift_first else None,
+            **(self._fixed_shift() if self.shift_first else {"kernel_size": 1}),
         )
         conv2 = self._conv(
             "2",
             self._path_features(x.shape[-1]),
-            kernel_size=self.kernel_size,
             offsets=self.offsets,
-            direction_weights=self.direction_weights,
-            stride=self.stride,
+            stride=self.stride if self.shift == "fixed" else 1,
+            **self._fixed_shift(),
         )
         norm1, norm2 = self._norm("1", train), self._norm("2", train)
         if not (self._folds(norm1) and self._folds(norm2)):
-            y = nn.relu(norm1(conv1(x)))
-            y = nn.relu(norm2(conv2(y)))
+            y = self._learned_shift("1", x, 1) if self.shift_first else x
+            y = nn.relu(norm1(conv1(y)))
+            y = nn.relu(norm2(conv2(self._learned_shift("2", y, self.stride))))
         elif train:
             y, statistics = conv1(x, statistics=True)
             scale, bias = self._trained(norm1, y, statistics)
@@ -168,6 +157,30 @@ class CSC(nn.Module):
             **kwargs,
         )
 
+    def _fixed_shift(self) -> dict[str, Any]:
+        """Returns arguments of a convolution: its shift, or none after a learned one."""
+        check_shift(self.shift)
+        if self.shift == "fixed":
+            return {"kernel_size": self.kernel_size, "direction_weights": self.direction_weights}
+        if self.offsets is not None or self.direction_weights is not None:
+            raise InputError(
+                f"shift is {self.shift!r}, which learns the offsets: leave offsets and "
+                "direction_weights out."
+            )
+        return {"kernel_size": 1}
+
+    def _learned_shift(self, suffix: str, x: Array, stride: int) -> Array:
+        if self.shift == "fixed":
+            return x
+        return LEARNED[self.shift](
+            stride,
+            self.offsets_init,
+            kernel_size=self.kernel_size,
+            dilation=self.dilation,
+            order=self.order,
+            name=f"shift{suffix}",
+        )(x)
+
     def _norm(self, suffix: str, train: bool) -> Callable[[Array], Array]:
         if self.norm is None:
             return lambda y: y
@@ -185,6 +198,7 @@ class CSC(nn.Module):
             and ops.chosen_implementation(self.implementation) != "xla"
             # Initialization creates the variables in the order of the computation.
             and not self.is_initializing()
+            and self.shift == "fixed"
         )
 
     @staticmethod

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 OffsetsInit = Literal["uniform", "grid"]
+ShiftKind = Literal["fixed", "active", "sparse"]
 
 
 def check_offsets_init(name: OffsetsInit) -> OffsetsInit:
@@ -86,3 +87,12 @@ class SparseShift(ActiveShift):
     """
 
     operation = staticmethod(ops.sparse_shift)
+
+
+LEARNED = {"active": ActiveShift, "sparse": SparseShift}
+
+
+def check_shift(shift: ShiftKind) -> ShiftKind:
+    """Returns the kind of shift, or raises InputError for an unknown one."""
+    check_choice("shift", shift, ("fixed", *LEARNED))
+    return shift

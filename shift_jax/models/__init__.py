@@ -10,6 +10,7 @@ from shift_jax.models import (  # noqa: F401  Each module registers its networks
     resnet50,
     shiftnet,
     shufflenet,
+    sparse_shift,
     squeezenet,
     style,
     vgg,

@@ -9,8 +9,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from shift_jax.errors import positive_int
-from shift_jax.layers import ActiveShift, Initializer, batch_norm, he_init, middle_channels
-from shift_jax.layers.learned_shift import OffsetsInit, check_offsets_init
+from shift_jax.layers import (
+    ActiveShift,
+    Initializer,
+    OffsetsInit,
+    batch_norm,
+    check_offsets_init,
+    he_init,
+    middle_channels,
+)
 from shift_jax.models.active_shift_caffe import MEAN, STD, caffe_layout
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register

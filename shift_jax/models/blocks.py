@@ -17,8 +17,12 @@ from shift_jax.layers import (
     SC2,
     Initializer,
     NormFactory,
+    OffsetsInit,
+    ShiftKind,
     batch_norm,
     bias_init_for,
+    check_offsets_init,
+    check_shift,
     he_init,
 )
 
@@ -57,9 +61,16 @@ class BlockFactory:
         return self.block(*args, **(dict(self.arguments) | kwargs))
 
 
-def shift_module(module: ShiftModule, **arguments) -> BlockFactory:
+def shift_module(
+    module: ShiftModule,
+    shift: ShiftKind = "fixed",
+    offsets_init: OffsetsInit = "grid",
+    **arguments,
+) -> BlockFactory:
     """Returns the factory of the paper's CSC or SC² modules (Figure 3), arguments bound."""
     check_choice("module", module, _SHIFT_MODULES)
+    arguments["shift"] = check_shift(shift)
+    arguments["offsets_init"] = check_offsets_init(offsets_init)
     return BlockFactory.of(_SHIFT_MODULES[module], **arguments)
 
 

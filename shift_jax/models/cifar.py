@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import flax.linen as nn
 
 from shift_jax.errors import InputError, check_choice
-from shift_jax.layers import ShiftConv, batch_norm, middle_channels
+from shift_jax.layers import OffsetsInit, ShiftConv, ShiftKind, batch_norm, middle_channels
 from shift_jax.models import cifar_torch
 from shift_jax.models.blocks import BlockFactory, ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
@@ -130,6 +130,8 @@ def shiftresnet(
     dilation: int = 1,
     order: Literal["grouped", "interleaved"] = "grouped",
     direction_weights: Sequence[float] | None = None,
+    shift: ShiftKind = "fixed",
+    offsets_init: OffsetsInit = "grid",
     implementation: str | None = None,
     **common,
 ) -> CifarNet:
@@ -148,15 +150,21 @@ def shiftresnet(
       direction_weights: k² numbers; each direction gets channels in proportion to its number
         (Section 4; see `shift_jax.ops.allocate_offsets`). Parameters and MACs stay the same. None
         is the paper's uniform allocation.
+      shift, offsets_init: whether and how the shifts are learned, see `shift_jax.layers.CSC`; the
+        counts are those of fixed ones.
       **common: as for `resnet`.
     """
     middle_channels(expansion, 16)  # Raises here, not when the network is first used.
     if direction_weights is not None:
-        shift = ShiftConv(1, kernel_size, order=order, direction_weights=direction_weights)
-        shift.channel_offsets(1)  # Likewise.
-        direction_weights = shift.direction_weights  # Hashable, even if a list was given.
+        layer = ShiftConv(1, kernel_size, order=order, direction_weights=direction_weights)
+        layer.channel_offsets(1)  # Likewise.
+        direction_weights = layer.direction_weights  # Hashable, even if a list was given.
+    if direction_weights is not None and shift != "fixed":
+        raise InputError("direction_weights are of fixed shifts: leave shift or them out.")
     block = shift_module(
         module,
+        shift,
+        offsets_init,
         expansion=expansion,
         expansion_reference="out",
         kernel_size=kernel_size,

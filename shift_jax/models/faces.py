@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 
 from shift_jax.errors import InputError, positive_int
-from shift_jax.layers import batch_norm
+from shift_jax.layers import OffsetsInit, ShiftKind, batch_norm
 from shift_jax.models.blocks import ShiftModule
 from shift_jax.models.inception_resnet import InceptionResNetV1
 from shift_jax.models.network import FeatureMap, Network, check_dropout
@@ -84,6 +84,8 @@ def shiftfacenet(
     dropout: float = 0.0,
     module: ShiftModule = "csc",
     order: str = "grouped",
+    shift: ShiftKind = "fixed",
+    offsets_init: OffsetsInit = "grid",
     implementation: str | None = None,
     num_classes: int = 0,
     **common,
@@ -98,11 +100,20 @@ def shiftfacenet(
       embedding_size, dropout: see `FaceNet`.
       module: "csc" or "sc2" (Figure 3).
       order, implementation: see `shift_jax.layers.CSC`.
+      shift, offsets_init: whether and how the shifts are learned, see `shift_jax.layers.CSC`; the
+        counts are those of fixed ones.
       num_classes: as for `facenet`.
       **common: the other attributes of `shift_jax.models.network.Network`.
     """
     trunk = shiftnet(
-        "c", num_classes=0, module=module, order=order, implementation=implementation, **common
+        "c",
+        num_classes=0,
+        module=module,
+        order=order,
+        shift=shift,
+        offsets_init=offsets_init,
+        implementation=implementation,
+        **common,
     )
     return _facenet(trunk, embedding_size, dropout, num_classes, common)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 
-from shift_jax.layers import CSC, middle_channels
+from shift_jax.layers import CSC, OffsetsInit, ShiftKind, middle_channels
 from shift_jax.models.blocks import ConvNorm, ShiftModule, max_pool, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images, check_width
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -76,6 +76,8 @@ def shiftresnet50(
     expansion: float = 3,
     module: ShiftModule = "csc",
     order: str = "grouped",
+    shift: ShiftKind = "fixed",
+    offsets_init: OffsetsInit = "grid",
     implementation: str | None = None,
     **common,
 ) -> ResNet50:
@@ -89,11 +91,20 @@ def shiftresnet50(
       expansion: E of the CSC modules; 3 in the paper.
       module: "csc" or "sc2" (Figure 3).
       order, implementation: see `shift_jax.layers.CSC`.
+      shift, offsets_init: whether and how the shifts are learned, see `shift_jax.layers.CSC`; the
+        counts are those of fixed ones.
       **common: as for `resnet50`.
     """
     planes = _planes(width)
     middle_channels(expansion, planes[0])  # Raises here, not when the network is first used.
-    middle = shift_module(module, expansion=expansion, order=order, implementation=implementation)
+    middle = shift_module(
+        module,
+        shift,
+        offsets_init,
+        expansion=expansion,
+        order=order,
+        implementation=implementation,
+    )
     return ResNet50(planes=planes, middle=middle, **common)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import flax.linen as nn
 
-from shift_jax.layers import Shortcut
+from shift_jax.layers import OffsetsInit, ShiftKind, Shortcut
 from shift_jax.models.blocks import ConvNorm, ShiftModule, shift_module
 from shift_jax.models.network import FeatureMap, Network, check_images
 from shift_jax.models.registry import Count, ModelRecord, register
@@ -52,7 +52,7 @@ class ShiftNet(Network, kw_only=True):
       shortcut: of the strided modules, see `shift_jax.layers.CSC`.
       expansion_reference: channels that expansions multiply, see `shift_jax.layers.CSC`.
       module: "csc" or "sc2" (Figure 3).
-      order, implementation: see `shift_jax.layers.CSC`.
+      order, implementation, shift, offsets_init: see `shift_jax.layers.CSC`.
     """
 
     stem: int = 32
@@ -62,6 +62,8 @@ class ShiftNet(Network, kw_only=True):
     module: ShiftModule = "csc"
     order: str = "grouped"
     implementation: str | None = None
+    shift: ShiftKind = "fixed"
+    offsets_init: OffsetsInit = "grid"
 
     @nn.compact
     def __call__(
@@ -70,6 +72,8 @@ class ShiftNet(Network, kw_only=True):
         check_images(x)
         module = shift_module(
             self.module,
+            self.shift,
+            self.offsets_init,
             shortcut=self.shortcut,
             expansion_reference=self.expansion_reference,
             order=self.order,
@@ -108,6 +112,8 @@ def shiftnet(
     *,
     module: ShiftModule = "csc",
     order: str = "grouped",
+    shift: ShiftKind = "fixed",
+    offsets_init: OffsetsInit = "grid",
     implementation: str | None = None,
     **common,
 ) -> ShiftNet:
@@ -127,13 +133,17 @@ def shiftnet(
       variant: "a", "b" or "c"; registered as `shiftnet_a` and so on.
       module: "csc" or "sc2" (Figure 3).
       order, implementation: see `shift_jax.layers.CSC`.
+      shift, offsets_init: whether and how the shifts are learned, see `shift_jax.layers.CSC`; the
+        counts are those of fixed ones.
       **common: `num_classes` and the other attributes of `shift_jax.models.network.Network`.
     """
-    shift_module(module)  # Raises here, not when the network is first used.
+    shift_module(module, shift, offsets_init)  # Raises here, not when the network is first used.
     return ShiftNet(
         module=module,
         order=order,
         implementation=implementation,
+        shift=shift,
+        offsets_init=offsets_init,
         **_VARIANTS[variant],
         **common,
     )

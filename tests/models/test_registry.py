@@ -56,6 +56,12 @@ def test_patterns_select_names():
         ("depthwiseresnet20", {"num_classes": 2.5}, "num_classes is 2.5"),
         ("resnet20", {"reduction": "module", "factor": 17}, "leaves none of 16 filters"),
         ("resnet20", {"reduction": "net", "factor": 300}, "leaves none of 16 filters"),
+        ("shiftnet_c", {"shift": "learned"}, "shift is 'learned', expected 'fixed', 'active'"),
+        ("as_resnet", {"width": 0}, "width is 0"),
+        ("as_resnet_cifar", {"expansion": 0.01}, "leaves no channel"),
+        ("as_resnet", {"offsets_init": "zero"}, "offsets_init is 'zero'"),
+        ("fe_net", {"reading": "readme"}, "expected 'code' or 'paper'"),
+        ("fe_net", {"head": 0}, "head is 0"),
         ("resnet20", {"shortcut": "pool"}, "expected 'identity' or 'projection'"),
     ],
 )
