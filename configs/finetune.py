@@ -1,6 +1,6 @@
 """Any trained classifier on a folder of your own photos: fine-tuning.
 
-    python train.py --config=configs/finetune.py:shiftresnet20-9.cifar100 --workdir=runs/own \\
+    python train.py --config=configs/finetune.py:shiftresnet20-3.cifar100 --workdir=runs/own \\
         --config.data.data_dir=PHOTOS
     shift-jax report --workdir=runs/own
     shift-jax predict photo.jpg --model=runs/own

@@ -1,6 +1,6 @@
 """Writes a shift allocation, other than the paper's uniform one, from a trained network.
 
-    shift-jax allocation --workdir=runs/shiftresnet20-9 --output=results/from_contributions.json
+    shift-jax allocation --workdir=runs/shiftresnet20-3 --output=results/from_contributions.json
 
 Writes {"name": "from_contributions", "direction_weights": [...]}: the mean contribution of each of
 the strongest directions, 0 for the others (Section 4 of the paper). The sweep trains a network
@@ -15,7 +15,7 @@ from shift_jax.commands.line import DIR, FILE, CommandLine, number
 line = CommandLine(
     "allocation",
     "Name a trained network and a file",
-    "--weights=shiftresnet20-9.cifar100 --output=results/from_contributions.json",
+    "--weights=shiftresnet20-3.cifar100 --output=results/from_contributions.json",
 )
 line.add("--workdir", "Folder of a run.", DIR)
 line.add("--weights", "Name of a shipped network instead.", metavar="NAME")

@@ -1,6 +1,6 @@
 """Draws Figures 7 and 8 of a trained shift network and lists its redundant channels.
 
-    shift-jax figures --workdir=runs/shiftresnet20-9
+    shift-jax figures --workdir=runs/shiftresnet20-3
     shift-jax figures --weights=shiftresnet20.digits --output=DIR
 
 Draws figure7.png (the contributions of one module's channels and directions) and figure8.png (the

@@ -22,8 +22,7 @@ class WeightRecord:
     """The record of a file `NAME.safetensors`, read from the `.json` beside it.
 
     Attributes:
-      name: MODEL.TAG, or MODEL-E.TAG with the expansion E if several weights of the model have the
-        same tag, such as "shiftresnet20-3.cifar100".
+      name: MODEL.TAG, or MODEL-E.TAG with the expansion E, such as "shiftresnet20-3.cifar100".
       model, tag: parts of the name.
       arguments: of `create_model`.
       num_classes: width of the classifier; None for a network that returns images.
@@ -89,7 +88,7 @@ def list_pretrained(pattern: str = "*") -> list[str]:
 
         >>> from shift_jax import list_pretrained
         >>> list_pretrained("shiftresnet20")
-        ['shiftresnet20-3.cifar100', 'shiftresnet20-9.cifar100', 'shiftresnet20.digits']
+        ['shiftresnet20-3.cifar100', 'shiftresnet20.digits']
 
     Args:
       pattern: a shell pattern for the names of the weights or of their networks.

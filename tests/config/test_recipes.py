@@ -42,7 +42,7 @@ RECIPES = [
     ("facenet", ("small",), partial(faces, "facenet")),
     (
         "finetune",
-        ("shiftresnet20-9.cifar100,image_size=64",),
+        ("shiftresnet20-3.cifar100,image_size=64",),
         partial(finetune, config_of=trained_config),
     ),
     ("quickstart", (), quickstart),
@@ -88,8 +88,9 @@ def test_the_authors_recipe():
 def test_the_recipe_for_few_epochs():
     paper = to_dict(cifar("cifar100,shiftresnet20,expansion=9"))
     short = to_dict(cifar("cifar100,shiftresnet20,expansion=9,short"))
-    assert (short["epochs"], short["batch_size"], short["data"]["pad"]) == (4, 64, 0)
-    assert short["schedule"]["name"] == "cosine"
+    assert (short["epochs"], short["batch_size"], short["data"]["pad"]) == (40, 64, 4)
+    assert short["schedule"]["name"] == "cosine" and short["optimizer"]["nesterov"]
+    assert short["data"]["mean"] != paper["data"]["mean"]  # CIFAR-100's own.
     # Another initialization is another start, and what it starts to train is the same network.
     assert short["model"] == paper["model"] | {"initialization": "he"}
 
@@ -168,10 +169,10 @@ def test_wrong_imagenet_options(options, sentence):
 
 
 def test_fine_tuning_prepares_images_as_the_weights_need_them():
-    theirs = trained_config("shiftresnet20-9.cifar100")
-    config = finetune("shiftresnet20-9.cifar100", lambda source: theirs)
-    assert (config.model.name, config.model.arguments) == ("shiftresnet20", {"expansion": 9.0})
-    assert config.init_from == "shiftresnet20-9.cifar100" and config.data.name == "folder"
+    theirs = trained_config("shiftresnet20-3.cifar100")
+    config = finetune("shiftresnet20-3.cifar100", lambda source: theirs)
+    assert (config.model.name, config.model.arguments) == ("shiftresnet20", {"expansion": 3.0})
+    assert config.init_from == "shiftresnet20-3.cifar100" and config.data.name == "folder"
     assert (config.data.mean, config.data.std) == (theirs.data.mean, theirs.data.std)
     assert config.data.image_size == 32
     theirs.data.image_size, theirs.data.eval_crop = 224, 0.875

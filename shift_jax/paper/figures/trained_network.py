@@ -90,7 +90,7 @@ def trained_network(
 
     Args:
       workdir: the folder of a run.
-      weights: the name of a shipped network instead, such as "shiftresnet20-9.cifar100".
+      weights: the name of a shipped network instead, such as "shiftresnet20-3.cifar100".
       data_dir: the folder of the dataset; None for that of the run's config, or TFDS's default.
 
     Raises:

@@ -68,5 +68,5 @@ def fingerprint_from_json(values: Mapping[str, Any]) -> Fingerprint:
 
 def learned_class_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Returns the names of the classes by a checkpoint's manifest; None if it has none."""
-    data = manifest["training"].get("data")
+    data = manifest.get("training", {}).get("data")  # Older versions wrote neither.
     return fingerprint_from_json(data).class_names if data else None

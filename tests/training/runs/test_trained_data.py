@@ -15,6 +15,7 @@ from shift_jax.training.processes.stopping import StoppedError
 from shift_jax.training.runs.checkpoint_files import read_manifest, update_manifest
 from shift_jax.training.runs.import_weights import export_safetensors, import_weights
 from shift_jax.training.runs.selection import checkpoint_of
+from shift_jax.training.runs.trained_data import learned_class_names
 from shift_jax.training.train import train
 
 RNG = np.random.default_rng(0)
@@ -129,6 +130,7 @@ def test_evaluation_of_a_run_of_before(stopped, tmp_path, caplog):
     training = read_manifest(checkpoint)["training"]
     del training["data"]
     update_manifest(checkpoint, training=training)
+    assert learned_class_names({}) is None
     assert evaluate_and_report(workdir=stopped)["examples"] == 6
     assert "Nothing says which classes the network learned" in caplog.text
     four = photos(tmp_path / "four", ("a", "b", "c", "d"))
