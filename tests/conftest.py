@@ -20,6 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
+import jax
 import pytest
 
 from tests import shape_checks
@@ -28,6 +29,13 @@ shape_checks.install()
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture
+def strict_jax():
+    """Makes JAX refuse implicit rank promotion and NaNs, as many people's projects do."""
+    with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from shift_jax.layers.initializers import Initializer, he_init
 from shift_jax.layers.learned_shift import LEARNED, OffsetsInit, ShiftKind, check_shift
 from shift_jax.layers.norm import BatchNorm, NormFactory, batch_norm
 from shift_jax.layers.shift_conv import ShiftConv, hashable
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -249,7 +250,7 @@ class CSC(nn.Module):
         pooled = x.astype(y.dtype)
         if self.stride > 1:
             # ShuffleNet's window; padding 1 gives the ⌈H/s⌉ rows of y.
-            images = pooled.reshape(-1, *pooled.shape[-3:])
+            images = pooled.reshape(math.prod(pooled.shape[:-3]), *pooled.shape[-3:])
             window, strides, pads = (3, 3), (self.stride,) * 2, [(1, 1), (1, 1)]
             # Flax takes pairs, too, which its annotation forgets.
             images = nn.avg_pool(images, window, strides, pads)  # pyright: ignore[reportArgumentType]
@@ -273,7 +274,7 @@ class CSC(nn.Module):
 
 def _affine(y: Array, scale: Array, bias: Array, *, relu: bool = False) -> Array:
     """Returns y · scale + bias, computed in float32, in the dtype of y."""
-    wide = y * scale + bias
+    wide = y * per_channel(scale, y) + per_channel(bias, y)
     return (nn.relu(wide) if relu else wide).astype(y.dtype)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from shift_jax import ops
 from shift_jax.errors import InputError, positive_int
 from shift_jax.layers.initializers import Initializer, he_init
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -156,7 +157,7 @@ class ShiftConv(nn.Module):
         if self.use_bias:
             own_bias = self.param("bias", self.bias_init, (features,), self.param_dtype)
         if out_scale is not None:
-            kernel = kernel * out_scale
+            kernel = kernel * per_channel(out_scale, kernel)
             own_bias = None if own_bias is None else own_bias * out_scale
         if own_bias is None or bias is None:
             return kernel, bias if own_bias is None else own_bias

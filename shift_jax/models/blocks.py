@@ -126,8 +126,8 @@ def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int = 
     """Applies max pooling; `ceil` keeps the last, partial window, as Caffe does."""
 
     def pads(length: int) -> tuple[int, int]:
-        rest = (length + 2 * padding - size) % stride
-        return (padding, padding + (stride - rest if ceil and rest else 0))
+        missing = (size - length - 2 * padding) % stride if ceil else 0
+        return (padding, padding + missing)
 
     window, strides, sides = (size, size), (stride, stride), [pads(n) for n in x.shape[1:3]]
     # Flax takes pairs, too, which its annotation forgets.
@@ -144,12 +144,17 @@ def adaptive_avg_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b 
         length = x.shape[axis]
         if length == size:
             continue
-        windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
-        means = [
-            jax.lax.slice_in_dim(x, start, stop, axis=axis).mean(axis, keepdims=True)
-            for start, stop in windows
-        ]
-        x = jnp.concatenate(means, axis=axis)
+        # Masks, not slices, which would be slow to trace where the length is symbolic.
+        window, place = jnp.arange(size)[:, None], jnp.arange(length)[None]
+        start, stop = window * length // size, -(-(window + 1) * length // size)
+        inside = (start <= place) & (place < stop)
+        others = [each for each in range(5) if each not in (axis, axis + 1)]
+        pixels = jnp.where(jax.lax.expand_dims(inside, others), jnp.expand_dims(x, axis), 0)
+        sums = pixels.sum(axis + 1, dtype=jnp.promote_types(x.dtype, jnp.float32))
+        counts = jax.lax.expand_dims(
+            (stop - start)[:, 0], [each for each in range(4) if each != axis]
+        )
+        x = (sums / counts).astype(x.dtype)
     return x
 
 

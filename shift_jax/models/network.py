@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from shift_jax.errors import InputError, check_choice
@@ -137,8 +138,12 @@ def _check_dtype(name: str, dtype: Any) -> None:
 
 
 def check_images(x: Array | np.ndarray, smallest: int = 1) -> None:
-    """Raises InputError unless `x` is [B, H, W, C] with sides of at least `smallest` pixels."""
-    if x.ndim != 4 or min(x.shape[1:3]) < smallest or not x.shape[3]:
+    """Raises InputError unless `x` is [B, H, W, C] with sides of at least `smallest` pixels.
+
+    Symbolic sides, of `jax.export`, pass: their sizes are not known yet.
+    """
+    known = [side for side in x.shape[1:3] if not jax.export.is_symbolic_dim(side)]
+    if x.ndim != 4 or min(known, default=smallest) < smallest or not x.shape[3]:
         raise InputError(
             f"Images of shape {x.shape} do not fit the network: expected [batch, height, width, "
             f"channels] with sides of at least {smallest} pixels."

@@ -33,6 +33,7 @@ from shift_jax.models.style import (
     StyleTransformer,
 )
 from shift_jax.models.tiles import Moments, Side
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -214,10 +215,11 @@ def _tile(
     x = jnp.where(inside[..., None], x, 0)
     y = _in_strips(partial(convolution.apply, {"params": params}), x, convolution, size, halo)
     rows, columns = (jnp.arange(n) < limit for n, limit in zip(size, counted, strict=True))
-    mask = (rows[:, None] & columns)[..., None]
+    mask = (rows[:, None] & columns[None])[..., None]
     wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
     mean = jnp.where(mask, wide, 0).sum((0, 1)) / (counted[0] * counted[1])
-    squares = jnp.square(jnp.where(mask, wide - mean, 0)).sum((0, 1))
+    deviations = wide - per_channel(mean, wide)
+    squares = jnp.square(jnp.where(mask, deviations, 0)).sum((0, 1))
     return y, mean, squares
 
 
@@ -275,7 +277,8 @@ def _normalized(x: Array, norm: _Norm | None, relu: bool) -> Array:
     """Applies a pending norm and ReLU, in float32 or a wider dtype."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if norm is not None:
-        x = (x - norm.mean) * norm.multiplier + norm.offset
+        mean, multiplier, offset = (per_channel(values, x) for values in norm)
+        x = (x - mean) * multiplier + offset
     return jax.nn.relu(x) if relu else x
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from shift_jax.errors import InputError
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.devices import BATCH_AXES, Split, mapped, seeing_devices, split_of_batch
 from shift_jax.ops.offsets import Offsets, Order, resolve_offsets
 
@@ -92,6 +93,8 @@ def _gather(x: Array, offsets: Offsets, *, block: int, over_batch: bool) -> Arra
         indices for all images, eight bytes for each block.
     """
     *images, height, width, channels = x.shape
+    if export.is_symbolic_dim(height) or export.is_symbolic_dim(width):
+        return _rows_then_columns(x, offsets)
     if channels % block or not _at_most_two(offsets, block):
         block = 1
     blocks = channels // block
@@ -135,7 +138,7 @@ def _gather(x: Array, offsets: Offsets, *, block: int, over_batch: bool) -> Arra
     with_first = (table == table[:, :1]).all(-1)
     y = moved(table[:, 0])
     if not with_first.all():
-        y = jnp.where(with_first, y, moved(table[:, -1]))
+        y = jnp.where(per_channel(with_first, y), y, moved(table[:, -1]))
     return y.reshape(x.shape)
 
 
@@ -156,7 +159,8 @@ def _rows_then_columns(x: Array, offsets: Offsets) -> Array:
         moved = x
         for distance in dict.fromkeys(distances.tolist()):
             if distance:
-                moved = jnp.where(distances == distance, _move(x, axis, distance), moved)
+                has_it = per_channel(distances == distance, x)
+                moved = jnp.where(has_it, _move(x, axis, distance), moved)
         x = moved
     return x
 
@@ -164,7 +168,8 @@ def _rows_then_columns(x: Array, offsets: Offsets) -> Array:
 def _move(x: Array, axis: int, distance: int) -> Array:
     """Returns `out[i] = in[i + distance]` along one axis, zero from outside, for all channels."""
     size = x.shape[axis]
-    distance = min(max(distance, -size), size)
+    if not export.is_symbolic_dim(size):
+        distance = min(max(distance, -size), size)
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (-distance, distance, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), padding)

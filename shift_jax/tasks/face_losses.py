@@ -93,7 +93,8 @@ class IdentityHead(nn.Module):
         shape = (embeddings.shape[-1], self.num_identities)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape)
         if self.margin == "none":
-            return embeddings @ kernel + self.param("bias", nn.initializers.zeros, shape[1:])
+            bias = self.param("bias", nn.initializers.zeros, shape[1:])
+            return embeddings @ kernel + bias[None]
         cosines = normalized(embeddings) @ normalized(kernel.T).T
         smaller = cosines - self.margin_size
         if self.margin == "arcface":

@@ -12,6 +12,7 @@ import numpy as np
 from shift_jax import data
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,4 +221,5 @@ class ImageTask(abc.ABC):
         """Returns uint8 [B, H, W, C] in 0..255 as float32, standardized by the config."""
         mean = np.asarray(self.config.data.mean, np.float32)
         deviation = np.asarray(self.config.data.std, np.float32)
-        return (images.astype(jnp.float32) / 255 - mean) / deviation
+        x = images.astype(jnp.float32) / 255
+        return (x - per_channel(mean, x)) / per_channel(deviation, x)

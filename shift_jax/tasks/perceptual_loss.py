@@ -23,6 +23,7 @@ from shift_jax.errors import InputError, check_choice
 from shift_jax.models.blocks import max_pool
 from shift_jax.models.network import check_images
 from shift_jax.models.vgg_features import VggFeatures
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -115,7 +116,8 @@ def vgg_features(
         check_choice("A layer of VGG", layer, vgg.layers)
     # n - 1 poolings shrink 2^(n - 1) pixels to one pixel of block n.
     check_images(images, smallest=2 ** max(int(layer[4]) - 1 for layer in layers))
-    x = (images.astype(jnp.float32) - vgg.mean) / vgg.std
+    x = images.astype(jnp.float32)
+    x = (x - per_channel(vgg.mean, x)) / per_channel(vgg.std, x)
     found = {}
     for name, layer in zip(sorted(vgg.kernels), vgg.layers, strict=True):
         if layer.endswith("_1") and layer != "relu1_1":
@@ -123,7 +125,7 @@ def vgg_features(
         kernel, bias = vgg.kernels[name]
         dimensions = ("NHWC", "HWIO", "NHWC")
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
-        x = jax.nn.relu(x + bias)
+        x = jax.nn.relu(x + per_channel(bias, x))
         if layer in layers:
             found[layer] = x
         if len(found) == len(set(layers)):
@@ -159,7 +161,8 @@ def style_loss(
       targets: Gram matrices, from `style_targets`.
     """
     each = (
-        jnp.mean((gram_matrix(features[layer]) - target) ** 2) for layer, target in targets.items()
+        jnp.mean((gram_matrix(features[layer]) - target[None]) ** 2)
+        for layer, target in targets.items()
     )
     return functools.reduce(operator.add, each)
 

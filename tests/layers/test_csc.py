@@ -11,7 +11,8 @@ from tests.layers.inputs import CROSS, X, parameters, perturbed
 
 
 def batch_norm(x, params, stats):
-    scale = params["scale"] / jnp.sqrt(stats["var"] + 1e-5)
+    x, params, stats = jax.tree.map(np.asarray, (x, params, stats))
+    scale = params["scale"] / np.sqrt(stats["var"] + 1e-5)
     return (x - stats["mean"]) * scale + params["bias"]
 
 

@@ -117,7 +117,8 @@ def test_coefficients_are_what_flax_does(options, train):
     variables = perturbed(initial)
     expected, flax_updated = flax_norm.apply(variables, X, mutable=["batch_stats"])
     (scale, bias), updated = norm.apply(variables, mutable=["batch_stats"], method=method)
-    np.testing.assert_allclose(X * scale + bias, expected, rtol=1e-5, atol=1e-5)
+    actual = X * scale[None, None, None] + bias[None, None, None]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), updated, flax_updated)
 
 

@@ -33,7 +33,8 @@ def test_out_scale_multiplies_kernel_and_bias():
     variables = layer.init(jax.random.key(0), X)
     scale, bias = jnp.arange(1.0, 6), jnp.arange(5.0)
     y = layer.apply(variables, X, out_scale=scale, bias=bias)
-    np.testing.assert_allclose(y, layer.apply(variables, X) * scale + bias, rtol=1e-4, atol=1e-5)
+    expected = np.asarray(layer.apply(variables, X)) * np.asarray(scale) + np.asarray(bias)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_direction_weights_are_the_offsets_that_they_allocate():

@@ -135,6 +135,29 @@ def test_forward_and_gradient_are_finite_under_jit(name):
         assert np.asarray(leaf).any(), f"no gradient reaches {path}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("shiftresnet20", "resnet20") else pytest.mark.slow)
+        for n in (param.values[0] for param in COMPILED)
+    ],
+)
+def test_no_tracer_leaks_from_a_gradient(name):
+    model = small_model(name)
+
+    def loss(variables, images):
+        rngs = {"dropout": jax.random.key(1)}
+        outputs, updates = model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
+        )
+        return outputs.sum(), updates
+
+    images = jax.ShapeDtypeStruct((2, *small_shape(name)), jnp.float32)
+    with jax.checking_leaks():
+        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+        jax.eval_shape(jax.jit(jax.grad(loss, has_aux=True)), variables, images)
+
+
 @pytest.mark.parametrize("name", COMPILED)
 def test_bfloat16_is_near_float32(name):
     images = random_images(small_shape(name))

@@ -1,5 +1,6 @@
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shift_jax.errors import InputError
-from shift_jax.ops import shift, shift_offsets
+from shift_jax.ops import shift, shift_conv, shift_offsets
 from shift_jax.ops.shift import _gather, _rows_then_columns
 from tests.ops.reference import loop_adjoint, loop_offsets, loop_shift
 
@@ -224,3 +225,23 @@ def test_offsets_that_do_not_fit(offsets, sentence):
 def test_too_few_axes():
     with pytest.raises(InputError, match=r"shape \(4, 9\), expected \[..., height, width"):
         shift(jnp.zeros((4, 9)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_symbolic_sizes(stride):
+    """One export for images of any size, even of sizes that offsets lead out of."""
+    offsets = [(0, 0), (-1, 2), (3, 0), (0, -9), (7, -4)]
+    w = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)), jnp.float32)
+
+    def function(x):
+        moved = shift(x, offsets=offsets)
+        y = shift_conv(moved, w, offsets=offsets, stride=stride)
+        # As a pooling or a convolution makes it.
+        return y + nn.avg_pool(x[..., :4], (3, 3), (stride, stride), [(1, 1), (1, 1)])
+
+    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, h, w, 5"), jnp.float32)
+    platforms = ["cpu", "cuda", "tpu"]
+    anywhere = jax.export.export(jax.jit(function), platforms=platforms)(images)
+    for shape in ((2, 1, 2, 5), (3, 8, 11, 5)):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        np.testing.assert_allclose(anywhere.call(x), function(x), rtol=1e-5, atol=1e-5)

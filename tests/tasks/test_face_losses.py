@@ -212,3 +212,18 @@ def test_normalized_has_length_one():
 def test_an_unknown_margin_is_refused():
     with pytest.raises(InputError, match="margin is 'sphereface', expected 'none', 'cosface' or"):
         head_logits("sphereface", [[1.0, 0.0]], [0], np.eye(2))
+
+
+@pytest.mark.parametrize("margin", ["none", "cosface", "arcface"])
+def test_no_rank_is_promoted(margin, strict_jax):
+    model = FaceClassifier(TinyNet(), 5, center_rate=0.5, margin=margin)
+    arguments = (np.ones((4, 4, 4, 1), np.float32), np.arange(4))
+
+    def loss(variables):
+        (logits, center), updates = model.apply(
+            variables, *arguments, train=True, mutable=["batch_stats"]
+        )
+        return logits.sum() + center, updates
+
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *arguments))
+    jax.eval_shape(jax.grad(loss, has_aux=True), variables)

@@ -267,3 +267,9 @@ def test_what_does_not_fit_is_told(vgg, images):
             InputError, match=r"The style image is .*, expected uint8 \[height, wid"
         ):
             style_targets(vgg, image, ["relu1_1"])
+
+
+def test_no_rank_is_promoted(vgg, targets, images, strict_jax):
+    loss = PerceptualLoss(vgg=vgg, targets=targets, tv_weight=1.0)
+    gradient = jax.grad(PerceptualLoss.__call__, argnums=1, has_aux=True)
+    jax.eval_shape(gradient, loss, images.astype(np.float32), images)

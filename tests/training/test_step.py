@@ -7,11 +7,18 @@ import pytest
 
 from shift_jax.config import OptimizerConfig
 from shift_jax.layers import batch_norm
+from shift_jax.tasks import make_task
 from shift_jax.training.mesh import make_mesh
-from shift_jax.training.optimizer import make_optimizer
+from shift_jax.training.optimizer import make_optimizer, make_schedule
 from shift_jax.training.runs.checkpoint_files import restore_variables
 from shift_jax.training.runs.checkpoints import Checkpoints
-from shift_jax.training.step import init_state, make_eval_step, make_train_step
+from shift_jax.training.step import (
+    abstract_state,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    make_update,
+)
 
 
 class Learner:
@@ -225,3 +232,20 @@ def test_frozen_layers_stay_as_they_are(parts):
                 changed = (np.asarray(new[layer][name]) != leaf).any()
                 # Before a BatchNorm a bias has no gradient, but rounding and decay.
                 assert changed == layer.startswith("second"), (layer, name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_step_and_an_evaluation_promote_no_rank(tiny_config, optimizer):
+    tiny_config.mixup_alpha, tiny_config.label_smoothing = 0.2, 0.1
+    tiny_config.optimizer.name, tiny_config.optimizer.clip_norm = optimizer, 1.0
+    task, mesh = make_task(tiny_config), make_mesh(jax.devices()[:1])
+    schedule = make_schedule(tiny_config.schedule, 8, 16)
+    transformation = make_optimizer(tiny_config.optimizer, schedule, 8)
+    images = jax.ShapeDtypeStruct((4, *task.image_shape), np.uint8)
+    batch = {"image": images, "label": jax.ShapeDtypeStruct((4,), np.int32)}
+    update = make_update(task, transformation, mesh, accumulation_steps=2, ema_decay=0.9)
+    with jax.numpy_rank_promotion("raise"):
+        state = abstract_state(task, transformation, 0, mesh, ema=True)
+        jax.eval_shape(update, state, batch)
+        masked = {**batch, "mask": jax.ShapeDtypeStruct((4,), bool)}
+        jax.eval_shape(task.evaluation_outputs, state.evaluation_variables(), masked)

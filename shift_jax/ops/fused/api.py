@@ -161,7 +161,8 @@ def shift_conv(
             f"w has shape {w.shape}, expected ({channels}, features) for x of shape {x.shape}."
         )
     features = w.shape[1]
-    out_shape = (*batch, -(-height // stride), -(-width // stride), features)
+    # ⌈H/s⌉ as JAX computes it for convolutions and poolings: symbolic sizes then compare equal.
+    out_shape = (*batch, *((n - 1) // stride + 1 for n in (height, width)), features)
     for name, value, expected in (
         ("prologue_scale", prologue_scale, (channels,)),
         ("prologue_bias", prologue_bias, (channels,)),

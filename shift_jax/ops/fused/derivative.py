@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.fused import xla
 from shift_jax.ops.fused.call import call
 from shift_jax.ops.fused.operands import Operands
@@ -85,7 +86,8 @@ def _fused_backward(spec: Spec, implementation: str | None, kept, cotangents):
     # Terms are added in float32.
     dy = dy.astype(jnp.promote_types(dy.dtype, jnp.float32))
     if spec.statistics:
-        dy = dy + dsums[0] + 2 * y.astype(dy.dtype) * dsums[1]
+        dsum, dsquares = (per_channel(each, dy) for each in dsums)
+        dy = dy + dsum + 2 * y.astype(dy.dtype) * dsquares
     dresidual = dy
     if spec.relu != "none":
         dy = jnp.where(sign > 0, dy, 0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.shift import shift_by
@@ -37,7 +38,7 @@ def forward(operands: Operands, *, spec: Spec) -> tuple[Array, Array | None]:
     # once on the way out, and its gradient's products keep 16-bit operands.
     shifted = _shifted(x, operands, spec)
     y = pointwise(shifted, operands.w, wide if has_epilogue else x.dtype)
-    y = y if bias is None else y + bias
+    y = y if bias is None else y + per_channel(bias, y)
     y = jax.nn.relu(y) if spec.relu == "before_residual" else y
     y = y if residual is None else y + residual
     y = jax.nn.relu(y) if spec.relu == "last" else y
@@ -80,7 +81,7 @@ def input_gradient(
     masked, wide_x = dx.astype(_at_least_float32(dx)), x.astype(_at_least_float32(x))
     if spec.prologue_relu:
         masked = jnp.where(_affine(wide_x, operands) > 0, masked, 0)
-    dx = masked if scale is None else masked * scale
+    dx = masked if scale is None else masked * per_channel(scale, masked)
     dscale = None if scale is None else jnp.sum(masked * wide_x, axis=(0, 1, 2))
     dbias = None if bias is None else jnp.sum(masked, axis=(0, 1, 2))
     return dx.astype(x.dtype), dscale, dbias
@@ -146,8 +147,9 @@ def _shifted(x: Array, operands: Operands, spec: Spec) -> Array:
 
 
 def _affine(x: Array, operands: Operands) -> Array:
-    x = x if operands.prologue_scale is None else x * operands.prologue_scale
-    return x if operands.prologue_bias is None else x + operands.prologue_bias
+    scale, bias = operands.prologue_scale, operands.prologue_bias
+    x = x if scale is None else x * per_channel(scale, x)
+    return x if bias is None else x + per_channel(bias, x)
 
 
 def _at_least_float32(x: Array):

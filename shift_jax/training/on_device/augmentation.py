@@ -48,8 +48,8 @@ def take_crops(
       pad: pixels of zeros on each side; a crop has the size of an image.
     """
     _, height, width, _ = images.shape
-    rows = jnp.arange(height) + (crops.top - pad)[:, None]
-    columns = jnp.arange(width)
+    rows = jnp.arange(height)[None] + (crops.top - pad)[:, None]
+    columns = jnp.arange(width)[None]
     columns = jnp.where(crops.mirrored[:, None], width - 1 - columns, columns)
     columns = columns + (crops.left - pad)[:, None]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[

@@ -57,7 +57,12 @@ class BackendTests:
     def check(self, operation: str, case: Case, monkeypatch, quick: bool) -> None:
         self.prepare(case, monkeypatch)
         operands, options = self.arguments(operation, case)
-        run = partial(self.interpret, getattr(self.module, operation), case, quick)
+
+        def run(*arguments, **options):
+            with jax.numpy_rank_promotion("raise"):
+                function = getattr(self.module, operation)
+                return self.interpret(function, case, quick, *arguments, **options)
+
         if sentence := self.refused(case):
             with pytest.raises(InputError, match=sentence) as raised:
                 run(operands, **options)

@@ -8,6 +8,7 @@ from math import prod
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu import strips
@@ -73,7 +74,7 @@ def forward(operands: Operands, *, spec: Spec, cores: int = 1, interpret=False):
                     at = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
                     y = dot(matrix(lhs[at], x.dtype), refs["w"][...])
                     y = y.reshape(len(rows), len(columns), *narrow[2:])
-                    y = y if bias is None else y + refs["bias"][...]
+                    y = y if bias is None else y + per_channel(refs["bias"][...], y)
                     y = jnp.maximum(y, 0) if spec.relu == "before_residual" else y
                     if residual is not None:
                         y = y + refs["residual"][at].astype(jnp.float32)

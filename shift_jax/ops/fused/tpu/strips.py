@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.fused.operands import Operands
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.xla import pointwise, sums_of
@@ -42,7 +43,7 @@ def prologue_gradient_outside(call, operands: Operands, spec: Spec, size: tuple[
     gradient = gradient.astype(jnp.float32)
     if spec.prologue_relu:
         gradient = jnp.where(_before_relu(x, operands) > 0, gradient, 0.0)
-    dx = gradient if scale is None else gradient * scale
+    dx = gradient if scale is None else gradient * per_channel(scale, gradient)
     return (
         dx.astype(dy.dtype),
         None if scale is None else (gradient * x).sum((0, 1, 2)),
@@ -86,7 +87,7 @@ def weight_gradient(call, operands: Operands, spec: Spec) -> Any:
     for strip in _halves(x.shape[2], spec):
         part = dy[:, :, strip.read_out]
         kept = range(*strip.keep_out.indices(part.shape[2]))
-        column = jnp.arange(part.shape[2])[:, None]
+        column = jnp.arange(part.shape[2])[None, None, :, None]
         part = jnp.where((column >= kept.start) & (column < kept.stop), part, 0)
         total += call(replace(operands, x=x[:, :, strip.read], dy=part), spec=spec)
     return total
@@ -123,5 +124,6 @@ def _halves(width: int, spec: Spec) -> tuple[_Strip, _Strip]:
 
 def _before_relu(x, operands: Operands):
     wide = x.astype(jnp.float32)
-    wide = wide if operands.prologue_scale is None else wide * operands.prologue_scale
-    return wide if operands.prologue_bias is None else wide + operands.prologue_bias
+    scale, bias = operands.prologue_scale, operands.prologue_bias
+    wide = wide if scale is None else wide * per_channel(scale, wide)
+    return wide if bias is None else wide + per_channel(bias, wide)

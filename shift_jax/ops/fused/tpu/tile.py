@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from shift_jax.ops.channels import per_channel
 from shift_jax.ops.fused.spec import Spec
 from shift_jax.ops.fused.tpu.plan import PRODUCT_ROWS, Plan, Window
 from shift_jax.ops.fused.tpu.stream import Stream, from_words, to_words
@@ -45,8 +46,10 @@ def apply_prologue(refs, spec: Spec, x):
     if not spec.prologue_relu and not {"prologue_scale", "prologue_bias"} & refs.keys():
         return x
     wide = x.astype(jnp.float32)
-    wide = wide * refs["prologue_scale"][...] if "prologue_scale" in refs else wide
-    wide = wide + refs["prologue_bias"][...] if "prologue_bias" in refs else wide
+    if "prologue_scale" in refs:
+        wide = wide * per_channel(refs["prologue_scale"][...], wide)
+    if "prologue_bias" in refs:
+        wide = wide + per_channel(refs["prologue_bias"][...], wide)
     wide = jnp.maximum(wide, 0) if spec.prologue_relu else wide
     return wide.astype(x.dtype)
 
@@ -54,11 +57,14 @@ def apply_prologue(refs, spec: Spec, x):
 def through_prologue(refs, spec: Spec, gradient, at: tuple):
     """Returns the cotangent [columns, images, lanes] before the prologue; adds to the sums."""
     x, lanes = refs["x"][at].astype(jnp.float32), at[-1]
-    scale = refs["prologue_scale"][:, lanes] if "prologue_scale" in refs else None
+    scale, bias = (
+        per_channel(refs[name][:, lanes], x) if name in refs else None
+        for name in ("prologue_scale", "prologue_bias")
+    )
     masked = gradient.astype(jnp.float32)
     if spec.prologue_relu:
         before = x if scale is None else x * scale
-        before = before + refs["prologue_bias"][:, lanes] if "prologue_bias" in refs else before
+        before = before if bias is None else before + bias
         masked = jnp.where(before > 0, masked, 0.0)
     if "sums" in refs:
         accumulate(refs["sums"], 0, masked, lanes)
@@ -123,7 +129,7 @@ def without_padding(y, stream: Stream, batch: int):
     block, _ = stream.leaving(pl.program_id(0), pl.program_id(1))
     images = y.shape[-2]
     image = block * images + lax.broadcasted_iota(jnp.int32, (images, 1), 0)
-    return jnp.where(image < batch, y, 0.0)
+    return jnp.where(per_channel(image < batch, y), y, 0.0)
 
 
 def chunks(size: int, step: int) -> list[range]:
