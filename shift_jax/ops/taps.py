@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from shift_jax.errors import InputError
+from shift_jax.ops.channels import per_channel
 
 if TYPE_CHECKING:
     from jax import Array
@@ -45,9 +47,10 @@ def taps(
     """
     # All that leads out of the image is alike; clipped, the sums of indices cannot overflow.
     height, width, channels = x.shape[-3:]
-    if height * width * channels > np.iinfo(np.int32).max:
+    is_symbolic = export.is_symbolic_dim(height) or export.is_symbolic_dim(width)
+    if not is_symbolic and height * width * channels > np.iinfo(np.int32).max:
         raise InputError(f"Images of {height}×{width}×{channels} are too large for learned shifts.")
-    sides = np.array([height, width], np.float32)
+    sides = jnp.stack([jnp.asarray(size, jnp.float32) for size in (height, width)])[None]
     starts = jnp.clip(lax.stop_gradient(starts), -sides - 2, sides + 2).astype(jnp.int32)
     return _taps_p.bind(x, starts, fractions, stride=stride, kinds=kinds, dtype=x.dtype)
 
@@ -66,7 +69,8 @@ def _gathers(
     total = jnp.zeros((), fractions.dtype)
     for i, row in enumerate(_weights(fractions[:, 0], kinds[0])):
         for j, column in enumerate(_weights(fractions[:, 1], kinds[1])):
-            total += row * column * _pixels(x, starts + np.array([i, j], np.int32), stride)
+            pixels = _pixels(x, starts + np.array([[i, j]], np.int32), stride)
+            total += per_channel(row * column, pixels) * pixels
     return total.astype(dtype)
 
 
@@ -74,13 +78,14 @@ def _pixels(x: Array, starts: Array, stride: int) -> Array:
     """Gathers x[s·y + starts[c, 0], s·x + starts[c, 1], c]; see `shift_jax.ops.shift`."""
     *batch, height, width, channels = x.shape
     down, right = (
-        jnp.arange(0, size, stride, dtype=jnp.int32)[:, None] + starts[:, axis]
+        stride * jnp.arange((size - 1) // stride + 1, dtype=jnp.int32)[:, None]
+        + starts[None, :, axis]
         for axis, size in enumerate((height, width))
     )
-    inside = ((down >= 0) & (down < height))[:, None] & ((right >= 0) & (right < width))
-    row_starts = jnp.clip(down, 0, height - 1)[:, None] * np.int32(width * channels)
-    channel = np.arange(channels, dtype=np.int32)
-    indices = row_starts + (jnp.clip(right, 0, width - 1) * np.int32(channels) + channel)
+    inside = ((down >= 0) & (down < height))[:, None] & ((right >= 0) & (right < width))[None]
+    row_starts = jnp.clip(down, 0, height - 1)[:, None] * (width * channels)
+    channel = np.arange(channels, dtype=np.int32)[None]
+    indices = row_starts + (jnp.clip(right, 0, width - 1) * np.int32(channels) + channel)[None]
     images = tuple(range(len(batch)))
     found = lax.gather(
         x.reshape(*batch, height * width * channels),
@@ -95,7 +100,7 @@ def _pixels(x: Array, starts: Array, stride: int) -> Array:
         slice_sizes=(1,) * (len(batch) + 1),
         mode="promise_in_bounds",
     )
-    return jnp.where(inside, found, jnp.zeros((), x.dtype))
+    return jnp.where(per_channel(inside, found), found, jnp.zeros((), x.dtype))
 
 
 def _moves(x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kinds, dtype) -> Array:
@@ -107,12 +112,14 @@ def _moves(x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kin
         margins = [(0, 0, 0)] * x.ndim
         margins[dim] = (size, size, 0)
         padded = lax.pad(x, jnp.zeros((), x.dtype), margins)
-        shape = (*x.shape[:dim], -(-size // stride), *x.shape[dim + 1 :])
+        shape = (*x.shape[:dim], (size - 1) // stride + 1, *x.shape[dim + 1 :])
 
         def add(distance, total, padded=padded, start=start, weights=weights, size=size, dim=dim):
-            weight = sum((start + i == distance) * w for i, w in enumerate(weights))
+            each = [(start + i == distance) * w for i, w in enumerate(weights)]
+            weight = functools.reduce(jnp.add, each)
             moved = lax.dynamic_slice_in_dim(padded, size + distance, size, dim)
-            return total + weight * lax.slice_in_dim(moved, 0, size, stride, dim)
+            moved = lax.slice_in_dim(moved, 0, size, stride, dim)
+            return total + per_channel(weight, moved) * moved
 
         first = jnp.maximum(start.min(), -size)
         last = jnp.minimum(start.max() + len(weights) - 1, size)
@@ -141,7 +148,7 @@ _taps_p = Primitive("taps")
 def _type_of_result(x, starts, fractions, *, stride, kinds, dtype):
     del starts, fractions, kinds
     *batch, height, width, channels = x.shape
-    shape = (*batch, -(-height // stride), -(-width // stride), channels)
+    shape = (*batch, *((size - 1) // stride + 1 for size in (height, width)), channels)
     return ShapedArray(shape, dtype)
 
 
@@ -157,7 +164,8 @@ def _jvp(primals, tangents, *, kinds, dtype, **how):
         changed = (DIFFERENCE, kinds[1]) if axis == 0 else (kinds[0], DIFFERENCE)
         # Its sum over all images is the derivative: rounded, each addend would add an error.
         wide = {"kinds": changed, "dtype": fractions.dtype, **how}
-        slope = tangents[2][:, axis] * _taps_p.bind(x, starts, fractions, **wide)
+        slope = _taps_p.bind(x, starts, fractions, **wide)
+        slope = per_channel(tangents[2][:, axis], slope) * slope
         total = ad.add_tangents(total, slope.astype(dtype))
     return out, total
 
@@ -172,7 +180,7 @@ def _transpose(g, x, starts, fractions, *, stride, kinds, dtype):
     g = lax.pad(g, jnp.zeros((), g.dtype), spread)
     reach = np.array([kind != AT for kind in kinds], np.int32)
     how = {"stride": 1, "kinds": kinds, "dtype": x.aval.dtype}
-    result = _taps_p.bind(g, -starts - reach, 1 - fractions, **how)
+    result = _taps_p.bind(g, -starts - reach[None], 1 - fractions, **how)
     return (-result if kinds.count(DIFFERENCE) == 1 else result), None, None
 
 

@@ -258,7 +258,7 @@ def test_features_are_those_that_lead_to_the_logits():
     features = quick_jit(model.clone(num_classes=0).apply)(variables, images)
     np.testing.assert_allclose(maps[-1].array.mean((1, 2)), features, rtol=1e-6)
     classifier = variables["params"]["classifier"]
-    logits = features @ classifier["kernel"] + classifier["bias"]
+    logits = np.asarray(features) @ classifier["kernel"] + classifier["bias"]
     np.testing.assert_allclose(
         quick_jit(model.apply)(variables, images), logits, rtol=1e-4, atol=1e-5
     )
