@@ -66,7 +66,7 @@ def install() -> None:
     """Begins to check; must come before the first import of the rooms."""
     assert not [name for name in sys.modules if name.startswith(ROOMS)]
     # First what the rooms import, whose own TYPE_CHECKING must stay False.
-    for name in ("flax.linen", "jax.experimental.pallas.tpu"):
+    for name in ("flax.linen", "jax.experimental.pallas.tpu", "shift_jax.data"):
         importlib.import_module(name)
     install_import_hook(ROOMS, f"{__name__}.check_arrays")
     sys.meta_path[0] = _RealAnnotations(sys.meta_path[0])

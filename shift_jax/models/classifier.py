@@ -73,6 +73,12 @@ def _softmax(model: Network, variables: Mapping[str, Any], images: Array) -> Arr
     return jax.nn.softmax(model.apply(variables, images, train=False))
 
 
+def class_count(variables: Mapping[str, Any]) -> int:
+    """Returns the number of classes that a network with these variables tells apart."""
+    # The outputs are the last axis of a bias and of a kernel, of a convolution as well.
+    return jax.tree.leaves(variables["params"]["classifier"])[0].shape[-1]
+
+
 def named_classes(
     labels: Sequence[str], count: int, given: Sequence[ClassName] | None, what: str
 ) -> tuple[ClassName, ...]:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from shift_jax.config import FacesConfig, from_dict, override
 from shift_jax.errors import InputError
 from shift_jax.files import as_input_error
+from shift_jax.models.classifier import class_count
 from shift_jax.tasks import Task, make_task
 from shift_jax.tasks.classification import Classification, LearnedClasses
 from shift_jax.training.mesh import make_mesh, replicated, to_devices
@@ -141,8 +142,8 @@ class TrainedModel:
             )
         self.task = make_task(self.config)
         if isinstance(self.task, Classification):
-            count = jax.tree.leaves(variables["params"]["classifier"])[0].shape[-1]
-            self.task.evaluate_as(LearnedClasses(count, class_names, allow_subset))
+            learned = LearnedClasses(class_count(variables), class_names, allow_subset)
+            self.task.evaluate_as(learned)
         elif allow_subset:
             raise InputError(f"{name} is not a classifier: leave out --allow_subset.")
         self._mesh = make_mesh()

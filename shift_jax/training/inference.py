@@ -11,7 +11,12 @@ from shift_jax.config import DataConfig, from_dict
 from shift_jax.data.class_names import ClassName
 from shift_jax.errors import InputError
 from shift_jax.models import create_model
-from shift_jax.models.classifier import Classifier, load_shipped_classifier, named_classes
+from shift_jax.models.classifier import (
+    Classifier,
+    class_count,
+    load_shipped_classifier,
+    named_classes,
+)
 from shift_jax.models.style import StyleTransformer
 from shift_jax.models.stylizer import Stylizer, load_style
 from shift_jax.tasks.faces import Faces
@@ -124,7 +129,7 @@ def load_classifier(
             f"{folder} has a network of the task {config.task!r}, expected a classifier: name "
             "another --model."
         )
-    count = variables["params"]["classifier"]["bias"].shape[0]
+    count = class_count(variables)
     trained = config.model
     arguments = {k: value for k, value in trained.arguments.items() if k != "features_only"}
     labels = learned_class_names(read_manifest(path)) or ()

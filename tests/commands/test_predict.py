@@ -256,7 +256,7 @@ def test_the_authors_network_knows_photos_of_imagenet(shared_data, tmp_path):
         folder = tmp_path / "val" / os.path.basename(photo["file"]).partition("_")[0]
         folder.mkdir(parents=True)
         (folder / "0.JPEG").symlink_to(photo["file"])
-    flags = ["--split=val", f"--data_dir={tmp_path}", "--allow_subset=true"]
+    flags = ["--split=val", f"--data_dir={tmp_path}", "--allow_subset"]
     flags += ["--set=data.name=folder", "--set=data.train_split=val", "--set=eval_batch_size=32"]
     call_command("eval", [f"--workdir={run}", *flags])
     metrics = json.loads((run / "metrics_val.json").read_text())
