@@ -4,7 +4,8 @@
     shift-jax figures --weights=shiftresnet20.digits --output=DIR
 
 Draws figure7.png (the contributions of one module's channels and directions) and figure8.png (the
-correlations of its channels on test images), and writes redundant_pairs.csv.
+correlations of its channels on test images), and writes redundant_pairs.csv. Of a network that
+learned its shifts it draws offsets.png instead: where the channels of each layer look.
 """
 
 from argparse import Namespace
@@ -36,12 +37,18 @@ line.add("--output", "Folder for the files. Default: the run's folder, or the cu
 
 
 def main(options: Namespace) -> None:
+    from shift_jax.paper.figures.learned_offsets import draw_offsets, learned_offsets
     from shift_jax.paper.figures.section_4 import draw_figures
     from shift_jax.paper.figures.trained_network import trained_network
 
+    network = trained_network(options.workdir, options.weights, options.data_dir)
+    folder = options.output or options.workdir or Path()
+    if offsets := learned_offsets(network.variables):
+        draw_offsets(offsets, network.name, folder)
+        return
     draw_figures(
-        trained_network(options.workdir, options.weights, options.data_dir),
-        options.output or options.workdir or Path(),
+        network,
+        folder,
         module=options.module,
         split=options.split,
         num_images=options.num_images,

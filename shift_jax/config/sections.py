@@ -165,6 +165,19 @@ class OptimizerConfig:
         "beginnings of names of parameters with a factor of the learning rate for each, such as "
         "classifier=10; the first that fits counts",
     )
+    shift_learning_rate_factor: float = setting(
+        0.01, "learned shifts: factor of the learning rate of their offsets", at_least=0
+    )
+    normalize_shift_gradients: bool = setting(
+        True,
+        "learned shifts: whether only the direction of the gradient of a channel's offset counts",
+    )
+    freeze_shifts_after_epochs: float = setting(
+        0.0,
+        "learned shifts: epochs after which the offsets stay as they are, half of all for the "
+        "Sparse Shift Layer; 0 for never",
+        at_least=0,
+    )
     restart_momentum_each_epoch: bool = setting(
         False,
         "whether the momentum buffer starts empty every epoch, as in the authors' CIFAR code, "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def active_shift(
     x: Float[Array, "*batch h w c"], offsets: ArrayLike, stride: int = 1
 ) -> Float[Array, "*batch h_out w_out c"]:
-    """Moves each channel by its own real offset (Jeon & Kim 2018, arXiv:1806.07370, Section 3.1).
+    """Moves each channel by its own real offset (Jeon & Kim 2018, arXiv:1806.07370).
 
     `out[y, x, c]` interpolates between the four pixels around `(s·y + dy_c, s·x + dx_c)` of channel
     c. Pixels from outside the image are zero. Derivatives of both modes and every order
@@ -63,7 +63,7 @@ def sparse_shift(
 ) -> Float[Array, "*batch h_out w_out c"]:
     """Moves each channel by its rounded offset, and learns as if it interpolated.
 
-    The Sparse Shift Layer (Chen et al. 2019, arXiv:1903.05285, Section 3.2). The offsets round half
+    The Sparse Shift Layer (Chen et al. 2019, arXiv:1903.05285). The offsets round half
     away from zero. The derivative with respect to `x` is that of the shift by integers; the one
     with respect to an offset is `active_shift`'s, at the offset before rounding.
 

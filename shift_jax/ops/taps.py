@@ -75,7 +75,7 @@ def _gathers(
 
 
 def _pixels(x: Array, starts: Array, stride: int) -> Array:
-    """Gathers x[s·y + starts[c, 0], s·x + starts[c, 1], c]; see `shift_jax.ops.shift`."""
+    """Gathers x[s·y + starts[c, 0], s·x + starts[c, 1], c]."""
     *batch, height, width, channels = x.shape
     down, right = (
         stride * jnp.arange((size - 1) // stride + 1, dtype=jnp.int32)[:, None]
@@ -89,15 +89,15 @@ def _pixels(x: Array, starts: Array, stride: int) -> Array:
     images = tuple(range(len(batch)))
     found = lax.gather(
         x.reshape(*batch, height * width * channels),
-        jnp.broadcast_to(indices, (*batch, *indices.shape))[..., None],
+        indices[..., None],
+        # One slice of all images, so that indices are as many as the pixels of one, and sharding
+        # the images moves no data.
         lax.GatherDimensionNumbers(
-            offset_dims=(),
+            offset_dims=images,
             collapsed_slice_dims=(len(batch),),
             start_index_map=(len(batch),),
-            operand_batching_dims=images,
-            start_indices_batching_dims=images,
         ),
-        slice_sizes=(1,) * (len(batch) + 1),
+        slice_sizes=(*batch, 1),
         mode="promise_in_bounds",
     )
     return jnp.where(per_channel(inside, found), found, jnp.zeros((), x.dtype))

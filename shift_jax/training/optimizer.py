@@ -12,6 +12,7 @@ import optax
 
 from shift_jax.config import check
 from shift_jax.errors import InputError, did_you_mean
+from shift_jax.training.learned_shifts import learning_shifts
 
 if TYPE_CHECKING:
     from shift_jax.config import OptimizerConfig, ScheduleConfig
@@ -76,7 +77,13 @@ def make_optimizer(
     parts = [clip, first, second, optax.scale_by_learning_rate(schedule)]
     if config.learning_rate_factors:
         parts.append(_scale_by_name(config.learning_rate_factors))
-    optimizer = optax.chain(*parts)
+    freeze_epochs = config.freeze_shifts_after_epochs
+    optimizer = learning_shifts(
+        optax.chain(*parts),
+        factor=config.shift_learning_rate_factor,
+        normalized=config.normalize_shift_gradients,
+        frozen_after=round(freeze_epochs * steps_per_epoch) if freeze_epochs else None,
+    )
     if not config.frozen:
         return optimizer
     # The frozen ones have no momentum either, nor a part in the norm of the gradient.

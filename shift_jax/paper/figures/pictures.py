@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def create_folder(folder: Path) -> None:
+    """Creates a folder for pictures where it is missing; raises InputError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be created ({error.strerror}): name another --output."
+        ) from error
+
+
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure to a new or existing picture; if that fails, an existing picture stays.
 

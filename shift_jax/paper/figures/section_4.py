@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from shift_jax.errors import InputError, positive_int
+from shift_jax.errors import positive_int
 from shift_jax.files import replaced_file
 from shift_jax.paper.figures.contributions import (
     ModuleContributions,
@@ -29,6 +29,7 @@ from shift_jax.paper.figures.correlations import (
     shifted_activations,
 )
 from shift_jax.paper.figures.drawings import save_contributions, save_correlations
+from shift_jax.paper.figures.pictures import create_folder
 from shift_jax.paper.figures.trained_network import TrainedNetwork
 
 # With fewer images, or pixels for each channel of a group, chance alone correlates channels.
@@ -63,12 +64,7 @@ def draw_figures(
     contributions = channel_contributions(network.model, network.variables, network.image_shape)
     chosen = find_module(contributions, module)
     redundant_pairs([], [], threshold)  # A bad threshold fails before the images are read.
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be created ({error.strerror}): name another --output."
-        ) from error
+    create_folder(output)
     save_contributions(output / "figure7.png", chosen, network.name)
     print(f"{output / 'figure7.png'}: {_strongest(chosen)}")
 
