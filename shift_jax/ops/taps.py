@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
 
+_OUTSIDE = -(2**30)  # The sum of two of these is an int32.
+
 # Of each axis: 1 - f and f times the pixels at the start and after it; the difference of the two,
 # which is the derivative with respect to f; or the pixel at the start alone.
 BETWEEN, DIFFERENCE, AT = "between", "difference", "at"
@@ -48,7 +50,7 @@ def taps(
     # All that leads out of the image is alike; clipped, the sums of indices cannot overflow.
     height, width, channels = x.shape[-3:]
     is_symbolic = export.is_symbolic_dim(height) or export.is_symbolic_dim(width)
-    if not is_symbolic and height * width * channels > np.iinfo(np.int32).max:
+    if not is_symbolic and height * width * channels > -_OUTSIDE:
         raise InputError(f"Images of {height}×{width}×{channels} are too large for learned shifts.")
     sides = jnp.stack([jnp.asarray(size, jnp.float32) for size in (height, width)])[None]
     starts = jnp.clip(lax.stop_gradient(starts), -sides - 2, sides + 2).astype(jnp.int32)
@@ -63,43 +65,66 @@ def _weights(fraction: Array, kind: str) -> list[Array]:
 
 
 def _gathers(
-    x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kinds, dtype
+    x: Array, starts: Array, fractions: Array, *, stride: int, kinds: Kinds, dtype, on_cpu: bool
 ) -> Array:
-    """Gathers and adds the neighbors in one pass."""
+    """Gathers and adds the neighbors in one pass.
+
+    The place of a pixel in its image is the sum of an (H, C) and a (W, C) table, negative if the
+    pixel is outside.
+
+    Args:
+      x, starts, fractions, stride, kinds: as for `taps`.
+      dtype: of the result.
+      on_cpu: whether to write the tables and weights to memory first. XLA for CPUs otherwise
+        computes them again for each pixel, and its loop then takes up to four times as long. Also
+        whether indices count images too: XLA for GPUs would write them all to memory.
+    """
+    height, width, channels = x.shape[-3:]
+
+    def lines(neighbor: Array | int) -> tuple[Array, Array, Array]:
+        channel = np.arange(channels, dtype=np.int32)[None]
+        down, right = (
+            stride * jnp.arange((size - 1) // stride + 1, dtype=jnp.int32)[:, None]
+            + (starts[None, :, axis] + neighbor)
+            for axis, size in enumerate((height, width))
+        )
+        rows = jnp.where((down >= 0) & (down < height), down * (width * channels), _OUTSIDE)
+        columns = jnp.where((right >= 0) & (right < width), right * channels + channel, _OUTSIDE)
+        weights = [
+            of_kind[0] if len(of_kind) == 1 else jnp.where(neighbor == 0, *of_kind)
+            for of_kind in (_weights(fractions[:, axis], kinds[axis]) for axis in range(2))
+        ]
+        return rows, columns, jnp.stack(weights)
+
+    count = 1 if kinds == (AT, AT) else 2
+    if on_cpu and count == 2:
+        rows, columns, weights = lax.map(lines, jnp.arange(2, dtype=jnp.int32))
+    else:
+        rows, columns, weights = map(jnp.stack, zip(*map(lines, range(count)), strict=True))
     total = jnp.zeros((), fractions.dtype)
-    for i, row in enumerate(_weights(fractions[:, 0], kinds[0])):
-        for j, column in enumerate(_weights(fractions[:, 1], kinds[1])):
-            pixels = _pixels(x, starts + np.array([[i, j]], np.int32), stride)
-            total += per_channel(row * column, pixels) * pixels
+    for i in range(1 if kinds[0] == AT else 2):
+        for j in range(1 if kinds[1] == AT else 2):
+            pixels = _pixels(x, rows[i][:, None] + columns[j][None], over_images=on_cpu)
+            total += per_channel(weights[i, 0] * weights[j, 1], pixels) * pixels
     return total.astype(dtype)
 
 
-def _pixels(x: Array, starts: Array, stride: int) -> Array:
-    """Gathers x[s·y + starts[c, 0], s·x + starts[c, 1], c]."""
+def _pixels(x: Array, places: Array, *, over_images: bool) -> Array:
+    """Gathers from images flattened to one axis, and zeros for negative places (H / s, W / s, C).
+
+    Either way, sharding the images moves no data.
+    """
     *batch, height, width, channels = x.shape
-    down, right = (
-        stride * jnp.arange((size - 1) // stride + 1, dtype=jnp.int32)[:, None]
-        + starts[None, :, axis]
-        for axis, size in enumerate((height, width))
-    )
-    inside = ((down >= 0) & (down < height))[:, None] & ((right >= 0) & (right < width))[None]
-    row_starts = jnp.clip(down, 0, height - 1)[:, None] * (width * channels)
-    channel = np.arange(channels, dtype=np.int32)[None]
-    indices = row_starts + (jnp.clip(right, 0, width - 1) * np.int32(channels) + channel)[None]
-    images = tuple(range(len(batch)))
-    found = lax.gather(
-        x.reshape(*batch, height * width * channels),
-        indices[..., None],
-        # One slice of all images, so that indices are as many as the pixels of one, and sharding
-        # the images moves no data.
-        lax.GatherDimensionNumbers(
-            offset_dims=images,
-            collapsed_slice_dims=(len(batch),),
-            start_index_map=(len(batch),),
-        ),
-        slice_sizes=(*batch, 1),
-        mode="promise_in_bounds",
-    )
+    images, axis = tuple(range(len(batch))), len(batch)
+    # One slice of all images for each place, or one element for each place of each image.
+    dimensions, sizes = lax.GatherDimensionNumbers(images, (axis,), (axis,)), (*batch, 1)
+    inside, places = places >= 0, jnp.maximum(places, 0)[..., None]
+    if over_images:
+        dimensions = lax.GatherDimensionNumbers((), (axis,), (axis,), images, images)
+        sizes = (1,) * (axis + 1)
+        places = jnp.broadcast_to(per_channel(places, x[..., None]), (*batch, *places.shape))
+    flat = x.reshape(*batch, height * width * channels)
+    found = lax.gather(flat, places, dimensions, sizes, mode="promise_in_bounds")
     return jnp.where(per_channel(inside, found), found, jnp.zeros((), x.dtype))
 
 
@@ -135,7 +160,8 @@ def _formulation(x: Array, starts: Array, fractions: Array, **how) -> Array:
         fractions,
         # Gathers of single elements are slow on a TPU.
         tpu=lambda *operands: _moves(*operands, **how),
-        default=lambda *operands: _gathers(*operands, **how),
+        cpu=lambda *operands: _gathers(*operands, on_cpu=True, **how),
+        default=lambda *operands: _gathers(*operands, on_cpu=False, **how),
     )
 
 

@@ -1,5 +1,7 @@
 """Learned shifts: the authors' numbers, finite differences, integers, devices and sentences."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,12 +187,13 @@ def test_bad_arguments(function, arguments, sentence):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", ["between", "difference", "at"])
-def test_moves_of_the_whole_tensor_equal_gathers(kind, stride):
-    """A TPU takes the former."""
+def test_the_formulations_of_all_platforms_are_equal(kind, stride):
     x, offsets = images((2, 6, 7, 5)), jnp.asarray(unit((5, 2), 5) * 4, jnp.float32)
     operands = (x, jnp.floor(offsets).astype(jnp.int32).at[0, 0].set(-7), offsets % 1)
     how = {"stride": stride, "kinds": ("between", kind), "dtype": x.dtype}
-    got, expected = (
-        quick_jit(lambda *xs, way=way: way(*xs, **how))(*operands) for way in (_moves, _gathers)
+    ways = (_moves, partial(_gathers, on_cpu=False), partial(_gathers, on_cpu=True))
+    moved, gathered, expected = (
+        quick_jit(lambda *xs, way=way: way(*xs, **how))(*operands) for way in ways
     )
-    close(got, expected)
+    close(moved, expected)
+    close(gathered, expected)
