@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and locks.
+"""Files and folders that appear whole or not at all, locks, and checks of what a user names.
 
 Whatever a user keeps is written through here. New content is first written beside its target, in a
 file or folder whose name begins with `.partial`, which no data source takes for a photo, and then
@@ -18,6 +18,61 @@ from typing import TextIO
 from shift_jax.errors import InputError
 
 _PREFIX = ".partial"
+
+
+def usable_path(name: str, text: str | os.PathLike[str], *, any_bytes: bool = False) -> Path:
+    """Returns a path that the user named, with ~ expanded. Every such path goes through here.
+
+    Whether there is a file or a folder does not matter, only that there could be one.
+
+    Args:
+      name: of the flag or field, for the message.
+      text: the path.
+      any_bytes: whether its name may be other than UTF-8, as it may be if no JSON keeps it.
+
+    Raises:
+      InputError: the path is empty, has a NUL, is not UTF-8, is in a home folder that is not known,
+        below a file, or too long.
+    """
+    text = os.fspath(text)
+    shown = ascii(text) if len(text) <= 80 else f"{text[:60]!a} …"
+    if not text:
+        raise InputError(f"{name} is empty, expected a path: give one, such as . for this folder.")
+    if "\0" in text:
+        raise InputError(f"{name} is {shown}, which has a NUL: name another path.")
+    try:
+        text.encode("utf-8", "surrogateescape" if any_bytes else "strict")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is {shown}, which is not UTF-8: name another path.") from error
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise InputError(
+            f"{name} is {shown}, but no such home folder is known: write ./{text} for a file or "
+            "folder of that name."
+        )
+    path = Path(expanded)
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise InputError(
+                f"{text} cannot be created or written ({error.strerror}): choose another {name}."
+            ) from error
+    return path
+
+
+def absolute_path(text: str | os.PathLike[str]) -> str:
+    """Returns a path from the root, without . and .. and a slash at its end; URLs as they are."""
+    text = os.fspath(text)
+    return text if "://" in text else os.path.abspath(text)
+
+
+def same_place(a: str, b: str) -> bool:
+    """Whether two paths, ~ and links in them followed, lead to the same place."""
+    try:
+        return len({os.path.realpath(os.path.expanduser(path)) for path in (a, b)}) == 1
+    except ValueError:  # A NUL, in a damaged file.
+        return False
 
 
 @contextlib.contextmanager

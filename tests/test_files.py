@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from shift_jax.errors import InputError
-from shift_jax.files import lock, output_file, replaced_file, replaced_folder
+from shift_jax.files import (
+    absolute_path,
+    lock,
+    output_file,
+    replaced_file,
+    replaced_folder,
+    same_place,
+    usable_path,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 # The module without the package's __init__, which imports JAX for seconds.
@@ -241,3 +249,39 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
     with lock(tmp_path / "lock", wait=False), lock(tmp_path / "lock", wait=True):
         write(tmp_path / "a", "x")
     assert (tmp_path / "a").read_text() == "x"
+
+
+def test_a_usable_path_need_not_exist(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in (".", "a/b", "runs/~x", "./~x", "nowhere/../x"):
+        assert usable_path("--output", text) == Path(text)
+    assert usable_path("--output", "~/x") == tmp_path / "x"
+    assert usable_path("--output", "\udce9.png", any_bytes=True) == Path("\udce9.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty, expected a path: give one, such as . for this folder"),
+        ("a\0b", r"is 'a\\x00b', which has a NUL"),
+        ("\udce9", r"is '\\udce9', which is not UTF-8"),
+        ("~nobody_of_this_name/x", "is .*, but no such home folder is known: write ./~nobody"),
+        ("{tmp}/file/x/y", r"/file/x/y cannot be .*Not a directory.* another --output"),
+        ("{tmp}/" + "x" * 300, "xx cannot be created or written .*name too long"),
+    ],
+)
+def test_an_unusable_path_is_refused(text, sentence, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=rf"^--output {sentence}|^/.*{sentence}"):
+        usable_path("--output", text.replace("{tmp}", str(tmp_path)))
+
+
+def test_absolute_paths_and_same_places(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    assert absolute_path("x/../folder/") == str(tmp_path / "folder")
+    assert absolute_path("gs://bucket/x/") == "gs://bucket/x/"
+    for other in ("folder/", "./link/.", str(tmp_path / "folder"), "link"):
+        assert same_place("folder", other)
+    assert not same_place("folder", "folder/x") and not same_place("a\0", "b")

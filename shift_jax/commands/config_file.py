@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from shift_jax.config import flatten
 from shift_jax.errors import InputError, did_you_mean
+from shift_jax.files import usable_path
 
 
 def load_config(file: str, overrides: Sequence[str]) -> ConfigDict:
@@ -37,9 +38,25 @@ def parse_flags(values: flags.FlagValues, arguments: list[str]) -> None:
     Raises:
       InputError: a mistake in the arguments or in the config file.
     """
+    for each in arguments:
+        if each != each.encode("utf-8", "ignore").decode():
+            raise InputError(f"{each[:80]!a} is not UTF-8: write the argument in UTF-8.")
+    arguments = _with_usable_path(arguments)
     try:
         rest = values(arguments)
-    except (flags.Error, AttributeError, KeyError, SyntaxError, ImportError) as error:
+    except InputError:
+        raise
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        SyntaxError,
+        ImportError,
+        ValueError,
+        # Of Python's parser, about a value with thousands of parentheses.
+        MemoryError,
+        RecursionError,
+    ) as error:
         raise InputError(_explain(error, arguments)) from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not a flag: flags begin with --, as in --workdir=DIR.")
@@ -49,6 +66,20 @@ def parse_flags(values: flags.FlagValues, arguments: list[str]) -> None:
         raise InputError(
             f"There is no config file {path}: expected one such as configs/quickstart.py."
         )
+
+
+def _with_usable_path(arguments: list[str]) -> list[str]:
+    """Expands ~ in the path of --config; raises InputError for one that cannot be."""
+    given = _config_argument(arguments)
+    path, colon, options = given.partition(":")
+    if not path:
+        return arguments
+    usable = f"{usable_path('--config', path)}{colon}{options}"
+    pattern = rf"(--?config=)?{re.escape(given)}"
+    return [
+        f"{match[1] or ''}{usable}" if (match := re.fullmatch(pattern, each)) else each
+        for each in arguments
+    ]
 
 
 def _explain(error: BaseException, arguments: list[str]) -> str:
@@ -63,11 +94,16 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
     if "Traceback" in str(error) or isinstance(error, SyntaxError | ImportError):
         reason = " ".join(str(innermost).split())
         return f"The config {path} cannot be loaded ({type(innermost).__name__}: {reason})."
-    if isinstance(error, AttributeError | KeyError):
+    if isinstance(error, AttributeError | KeyError | ValueError | MemoryError | RecursionError):
         return _unknown_field(path, arguments) or (
-            f"The config {path} cannot be loaded ({type(error).__name__}: {error})."
+            f"The config {path} cannot be loaded ({type(error).__name__}: {_shortened(error)})."
         )
-    return " ".join(str(error).split())
+    return _shortened(error)
+
+
+def _shortened(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else f"{text[:400]} … {text[-50:]}"
 
 
 def _unknown_field(path: str, arguments: list[str]) -> str | None:
@@ -82,7 +118,7 @@ def _unknown_field(path: str, arguments: list[str]) -> str | None:
         override = re.match(r"--(?:no)?config\.([^=]+)", argument)
         if override and override[1] not in fields:
             return (
-                f"The config has no field {override[1]!r}.{did_you_mean(override[1], fields)} "
+                f"The config has no field {override[1][:80]!r}.{did_you_mean(override[1], fields)} "
                 f"Its fields are {', '.join(fields)}."
             )
     return None

@@ -15,7 +15,7 @@ from shift_jax.commands.line import DIR, FILE, CommandLine
 def _output(text: str) -> Path:
     if not text.endswith(".safetensors"):
         raise ArgumentTypeError("a file that ends in .safetensors")
-    return FILE(text)
+    return FILE(text, "--output")
 
 
 line = CommandLine("export", "Name a run and a file", "--workdir=runs/x --output=x.safetensors")

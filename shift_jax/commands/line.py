@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import math
-import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from shift_jax.commands import exits
 from shift_jax.errors import InputError, check_choice, did_you_mean
+from shift_jax.files import usable_path
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -53,7 +53,7 @@ class CommandLine(argparse.ArgumentParser):
             self.add(
                 "--config",
                 "Config file. --config.FIELD=VALUE overrides a field of it.",
-                os.path.expanduser,
+                str,  # `parse_flags` reads the path in it.
                 required=True,
                 metavar="FILE[:OPTIONS]",
             )
@@ -89,6 +89,8 @@ class CommandLine(argparse.ArgumentParser):
             try:
                 if choices:
                     check_choice(name, text, choices)
+                if isinstance(type, PathType):
+                    return type(text, name)
                 return text == "true" if type is bool else type(text)
             except ArgumentTypeError as expected:
                 raise RefusedError(f"{name} is {text!r}, expected {expected}.") from expected
@@ -210,17 +212,19 @@ def documentation(name: str) -> str:
     return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
 
 
-class _PathType:
-    """Reads a path, in which ~ is the home folder."""
+class PathType:
+    """Reads a path by `usable_path`. Runs keep the names of folders, which must be UTF-8."""
 
-    def __init__(self, metavar: str):
+    def __init__(self, metavar: str, *, any_bytes: bool):
         self.metavar = metavar
+        self._any_bytes = any_bytes
 
-    def __call__(self, text: str) -> Path:
-        return Path(os.path.expanduser(text))
+    def __call__(self, text: str, name: str = "The path") -> Path:
+        return usable_path(name, text, any_bytes=self._any_bytes)
 
 
-FILE, DIR, PATH = map(_PathType, ("FILE", "DIR", "PATH"))
+FILE, PATH = (PathType(metavar, any_bytes=True) for metavar in ("FILE", "PATH"))
+DIR = PathType("DIR", any_bytes=False)
 
 
 def number(

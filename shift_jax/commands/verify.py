@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 line = CommandLine("verify")
 line.add("photos", "Two photos to compare, or one for --gallery.", PATH, nargs="*", metavar="PHOTO")
 line.add("--model", "Folder of a run, whose best checkpoint is taken, or of one checkpoint.", DIR)
-line.add("--embed", "Folder of photos to write the embeddings of.", DIR)
+line.add("--embed", "Folder of photos to write the embeddings of.", PATH, metavar="DIR")
 line.add("--output", "Where --embed writes them.", FILE)
 line.add("--gallery", "File of --embed to search for a photo's face.", FILE)
 line.add(

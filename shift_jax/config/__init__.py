@@ -5,7 +5,8 @@
     config = imagenet("shiftnet_a", "batch_size=256")
     config.data.data_dir = "/data/tfds"
 
-The fields are plain Python: this package imports the standard library and `shift_jax.errors` only.
+The fields are plain Python: this package imports the standard library, `shift_jax.errors` and
+`shift_jax.files` only.
 """
 
 from shift_jax.config.experiment import (
@@ -17,7 +18,14 @@ from shift_jax.config.experiment import (
     FacesConfig,
     StyleConfig,
 )
-from shift_jax.config.mapping import flatten, from_dict, nested, override, to_dict
+from shift_jax.config.mapping import (
+    flatten,
+    from_dict,
+    nested,
+    override,
+    to_dict,
+    with_absolute_paths,
+)
 from shift_jax.config.options import literal, parse_options
 from shift_jax.config.recipes.classification import (
     AUTHORS_EPOCHS,
@@ -62,4 +70,5 @@ __all__ = [
     "quickstart",
     "style",
     "to_dict",
+    "with_absolute_paths",
 ]

@@ -36,6 +36,7 @@ class ExperimentConfig:
         "trained weights to begin from: the folder of a run or of a checkpoint, a file that "
         "import-weights reads, or the name of shipped weights; empty for random ones. Only the "
         "classifier may differ, and then begins anew",
+        path="or name",
     )
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
@@ -122,7 +123,9 @@ class FacesDataConfig(DataConfig):
         10, "number of identities, drawn at random, that are not trained on", at_least=0
     )
     held_out_file: str = setting(
-        "", "file with a name on each line: identities to hold out in place of random ones"
+        "",
+        "file with a name on each line: identities to hold out in place of random ones",
+        path=True,
     )
     sampling: str = setting(
         "uniform",
@@ -158,9 +161,13 @@ class FaceLossConfig:
 class VerificationConfig:
     """The pairs of faces that an evaluation compares."""
 
-    data_dir: str = setting("", "folder of the identities of the pairs; empty for data.data_dir")
+    data_dir: str = setting(
+        "", "folder of the identities of the pairs; empty for data.data_dir", path=True
+    )
     pairs_file: str = setting(
-        "", "file of the pairs; empty for pairs.txt (lfw) or splits.txt (ytf) in data_dir"
+        "",
+        "file of the pairs; empty for pairs.txt (lfw) or splits.txt (ytf) in data_dir",
+        path=True,
     )
     num_pairs: int = setting(100_000, "number of random pairs", at_least=1)
     num_frame_pairs: int = setting(
@@ -202,14 +209,14 @@ class StyleDataConfig(DataConfig):
 class PerceptualLossConfig:
     """The style and the loss; `shift_jax.tasks.perceptual_loss` computes it."""
 
-    folder: str = setting("styles", "folder of the style images")
+    folder: str = setting("styles", "folder of the style images", path=True)
     images: tuple[str, ...] = setting((), "files in it, each of which becomes a model of its own")
     size: int = setting(
         256,
         "shorter side in pixels that a style image is scaled to; 0 leaves it as it is",
         at_least=0,
     )
-    vgg_weights: str = setting("", "file of the weights of VGG from PyTorch or Keras")
+    vgg_weights: str = setting("", "file of the weights of VGG from PyTorch or Keras", path=True)
     vgg_depth: int = setting(16, "depth of VGG", choices=(16, 19))
     content_layer: str = setting("relu2_2", "layer of VGG whose features tell the content")
     style_layers: tuple[str, ...] = setting(

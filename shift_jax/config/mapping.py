@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from shift_jax.config.experiment import TASKS, ExperimentConfig
 from shift_jax.config.setting import converted, walk, with_tuples
 from shift_jax.errors import InputError, did_you_mean
+from shift_jax.files import absolute_path, usable_path
 
 # Imported weights of an unknown task once had it, although nothing read it.
 _OBSOLETE = ("", "label_smoothing")
@@ -44,7 +47,7 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
         are out of range.
     """
     task = values.get("task")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         names = [name for name in TASKS if name]
         raise InputError(
             f"task is {task!r}, expected one of {', '.join(names)}.{did_you_mean(str(task), names)}"
@@ -87,6 +90,28 @@ def override(config: ExperimentConfig, changes: Mapping[str, Any]) -> Experiment
             part = part[each]
         part[last] = value
     return from_dict(values)
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns a copy of a config whose paths say the same from any folder.
+
+    A run keeps it, so that it may be evaluated and resumed from another folder.
+
+    Raises:
+      InputError: a path that cannot be, or an empty one where the default is not empty.
+    """
+    config = copy.deepcopy(config)
+    defaults = flatten(nested(TASKS[config.task]()))
+    for name, owner, attribute, annotation, declared in walk(config):
+        if not declared.path:
+            continue
+        value = converted(name, annotation, declared, getattr(owner, attribute))
+        if "://" in value or value == defaults[name] == "":
+            continue
+        path = usable_path(name, value)
+        if declared.path is True or os.sep in value or path.exists():
+            setattr(owner, attribute, absolute_path(path))
+    return config
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

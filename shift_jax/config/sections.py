@@ -32,7 +32,7 @@ class DataConfig:
 
     name: str = setting("", "digits, folder, synthetic or a TFDS dataset")
     data_dir: str = setting(
-        "", "folder of the dataset; empty for the default of TFDS", runtime_only=True
+        "", "folder of the dataset; empty for the default of TFDS", path=True, runtime_only=True
     )
     train_split: str = setting("train", "split to train on")
     eval_split: str = setting("test", "split to evaluate on during training")

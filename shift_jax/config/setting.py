@@ -15,7 +15,7 @@ import numbers
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from shift_jax.errors import InputError, check_choice
 
@@ -33,6 +33,8 @@ class Setting:
       length: of a tuple; None for any.
       increasing: whether each number of a tuple must exceed the one before.
       before: the value that configs older than the field imply; None where it is the default.
+      path: whether the value is a path, or "or name", for which a name without a folder counts as
+        one only if it exists. Empty is allowed where it is the default.
       runtime_only: whether a resumed run may change it, because it affects how a run is carried
         out and nothing of what it computes.
     """
@@ -46,6 +48,7 @@ class Setting:
     length: int | None = None
     increasing: bool = False
     before: Any = None
+    path: Literal[False, True, "or name"] = False
     runtime_only: bool = False
 
     def allows(self, value: Any) -> bool:
@@ -234,6 +237,8 @@ def with_tuples(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, int) and value.bit_length() > 1000:  # More than a float can hold.
+        return False
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

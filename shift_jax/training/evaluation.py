@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from shift_jax.config import FacesConfig, from_dict, override
+from shift_jax.config import FacesConfig, from_dict, override, with_absolute_paths
 from shift_jax.errors import InputError
 from shift_jax.files import as_input_error
 from shift_jax.models.classifier import class_count
@@ -134,7 +134,7 @@ class TrainedModel:
                     "--pairs_file."
                 )
             changes["verification.pairs_file"] = os.fspath(pairs_file)
-        self.config = override(config, {**changes, **(overrides or {})})
+        self.config = with_absolute_paths(override(config, {**changes, **(overrides or {})}))
         if not self.config.task:
             raise InputError(
                 f"{name} has imported weights of {self.config.model.name} for an unknown task: "

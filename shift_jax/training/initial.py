@@ -130,7 +130,7 @@ def _read(
     config: ExperimentConfig,
 ) -> tuple[dict[str, Any], Mapping[str, Any], tuple[str, ...] | None]:
     """Returns the variables by path, the section `data` of their config, and their classes."""
-    source = os.path.expanduser(config.init_from)
+    source = config.init_from
     if os.path.isdir(source):
         path = Path(source)
         if not (path / "manifest").is_dir():

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from shift_jax.config import to_dict
+from shift_jax.config import to_dict, with_absolute_paths
+from shift_jax.files import usable_path
 from shift_jax.tasks import make_task, separate_runs
 from shift_jax.training.checks import check_batches
 from shift_jax.training.evaluation import collect
@@ -61,9 +62,10 @@ def train(
       DivergedError: a loss or gradient that is not finite; names the last good checkpoint.
       StoppedError: SIGTERM, SIGINT or `should_stop`, after saving.
     """
+    config, workdir = with_absolute_paths(config), usable_path("workdir", workdir)
     # Checks all runs before the first one begins. A task may write what it draws into its config.
     runs = [
-        _BatchSteps(copy.deepcopy(of_run), Path(workdir) / folder, devices)
+        _BatchSteps(copy.deepcopy(of_run), workdir / folder, devices)
         for folder, of_run in separate_runs(config).items()
     ]
     while runs:

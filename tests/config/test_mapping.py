@@ -13,6 +13,7 @@ from shift_jax.config import (
     nested,
     override,
     to_dict,
+    with_absolute_paths,
 )
 from shift_jax.errors import InputError
 from shift_jax.weights.shipped import read_weights, weights_named
@@ -110,3 +111,30 @@ def test_a_misspelled_attribute_is_an_error():
     config = ClassificationConfig()
     with pytest.raises(AttributeError):
         config.data.imagesize = 32
+
+
+def test_paths_become_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = FacesConfig()
+    config.data.data_dir, config.data.held_out_file = "faces/", "~/names.txt"
+    config.verification.data_dir, config.init_from = "gs://bucket/faces", "shiftresnet20.digits"
+    resolved = with_absolute_paths(config)
+    assert resolved.data.data_dir == str(tmp_path / "faces")
+    assert resolved.data.held_out_file == "/home/me/names.txt"
+    assert resolved.verification.data_dir == "gs://bucket/faces"
+    assert resolved.verification.pairs_file == ""
+    assert resolved.init_from == "shiftresnet20.digits" and config.data.data_dir == "faces/"
+    (tmp_path / "shiftresnet20.digits").mkdir()
+    assert with_absolute_paths(config).init_from == str(tmp_path / "shiftresnet20.digits")
+    style = TASKS["style"]()
+    assert with_absolute_paths(style).style.folder == str(tmp_path / "styles")
+    style.style.folder = ""
+    with pytest.raises(InputError, match="^style.folder is empty, expected a path"):
+        with_absolute_paths(style)
+
+
+def test_a_task_that_is_not_a_text():
+    for task in ([], {}, 3, None):
+        with pytest.raises(InputError, match="task is .*expected one of classification"):
+            from_dict({"task": task})

@@ -26,6 +26,7 @@ from shift_jax.data.sources.listing import (
     warn_of_ignored,
 )
 from shift_jax.errors import InputError, did_you_mean
+from shift_jax.files import absolute_path
 
 if TYPE_CHECKING:
     from shift_jax.data.sources.source import EncodedExample
@@ -158,7 +159,8 @@ def load_folder(
     root = pathlib.Path(data_dir)
     if not root.is_dir():
         raise InputError(
-            f"data_dir {data_dir} is not a folder; it should hold <split>/<class>/<image>."
+            f"data_dir {absolute_path(data_dir)} is not a folder; it should hold "
+            "<split>/<class>/<image>."
         )
     splits = subfolders(data_dir)
     if split not in splits:

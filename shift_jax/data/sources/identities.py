@@ -24,6 +24,7 @@ from shift_jax.data.sources.listing import (
 )
 from shift_jax.data.sources.tfds import RelabeledTfdsSource, load_texts
 from shift_jax.errors import InputError, check_choice, did_you_mean
+from shift_jax.files import absolute_path
 
 _NAMES = ("identities", "lfw")
 
@@ -166,8 +167,8 @@ def _identity_folders(data_dir: str | None) -> tuple[str, dict[str, str]]:
     """Returns `data_dir`, which must be given, and the folders of its identities by their names."""
     if data_dir is None or not os.path.isdir(data_dir):
         raise InputError(
-            f"data_dir {data_dir} is not a folder; it should hold a folder of images for each "
-            "identity: <data_dir>/<identity>/<image>."
+            f"data_dir {data_dir and absolute_path(data_dir)} is not a folder; it should hold a "
+            "folder of images for each identity: <data_dir>/<identity>/<image>."
         )
     found = subfolders(data_dir)
     if len(found) < 2:

@@ -13,6 +13,7 @@ from shift_jax.data.sources.selections import ImageFiles
 from shift_jax.data.sources.source import Source
 from shift_jax.data.sources.tfds import load_unlabeled
 from shift_jax.errors import InputError
+from shift_jax.files import absolute_path
 
 
 def load_photos(
@@ -44,6 +45,7 @@ def load_photos(
         return load_unlabeled(name, split, data_dir, image_size)
     if data_dir is None:
         raise InputError("photos need data_dir: set it to the folder that holds the photos.")
+    data_dir = absolute_path(data_dir)
     if split not in ("train", "test"):
         raise InputError(f"A folder of photos has no split {split!r}: use 'train' or 'test'.")
     paths = image_paths(data_dir)

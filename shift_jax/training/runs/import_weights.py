@@ -19,7 +19,7 @@ from shift_jax.config import DataConfig, ExperimentConfig, check, from_dict, to_
 from shift_jax.data import Fingerprint
 from shift_jax.data.class_names import imagenet_classes
 from shift_jax.errors import InputError, check_choice
-from shift_jax.files import as_input_error, replaced_folder
+from shift_jax.files import absolute_path, as_input_error, replaced_folder, usable_path
 from shift_jax.models import model_record
 from shift_jax.models.read_network import NetworkFile, read_network
 from shift_jax.training.runs.checkpoint_files import read_manifest, restore_variables
@@ -142,7 +142,7 @@ def _config(imported: NetworkFile, dataset: str | None, data_dir: str | None) ->
     data |= {key: value for key, value in given.items() if key in known}
     data["name"] = name
     if data_dir is not None:
-        data["data_dir"] = str(Path(data_dir).absolute()) if data_dir else ""
+        data["data_dir"] = absolute_path(usable_path("data_dir", data_dir)) if data_dir else ""
     config = from_dict(
         {
             "task": "classification" if imported.is_classifier else "",

@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shift_jax.config import ExperimentConfig, flatten, from_dict, to_dict
+from shift_jax.config import TASKS, ExperimentConfig, flatten, from_dict, to_dict
 from shift_jax.config.setting import walk
 from shift_jax.errors import InputError
-from shift_jax.files import lock, replaced_file
+from shift_jax.files import lock, replaced_file, same_place
 
 RUNTIME_ONLY_FIELDS = frozenset(
     field.name for field in walk(ExperimentConfig()) if field.setting.runtime_only
 )
 """Fields that change how a run is carried out, but not what it computes."""
+
+_PATH_FIELDS = frozenset(
+    field.name for kind in TASKS.values() for field in walk(kind()) if field.setting.path
+)
 
 
 def claim_workdir(workdir: Path, config: dict, *, same_data: bool = False) -> None:
@@ -50,9 +54,9 @@ def claim_workdir(workdir: Path, config: dict, *, same_data: bool = False) -> No
     theirs, ours = flatten(_completed(read_config(workdir))), flatten(config)
     free = RUNTIME_ONLY_FIELDS if same_data else _runtime_only_fields(ours)
     different = [
-        f"{key} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
+        f"{key if key.isprintable() else repr(key)} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
         for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key) and key not in free
+        if key not in free and not _is_same(key, theirs.get(key), ours.get(key))
     ]
     if different:
         more = f" and {len(different) - 3} more differ" if len(different) > 3 else ""
@@ -68,6 +72,13 @@ def _completed(config: dict) -> dict:
         return to_dict(from_dict(config))
     except InputError:  # The comparison names the fields of another version.
         return config
+
+
+def _is_same(key: str, theirs: Any, ours: Any) -> bool:
+    are_paths = key in _PATH_FIELDS and all(
+        each and isinstance(each, str) for each in (theirs, ours)
+    )
+    return theirs == ours or (are_paths and same_place(theirs, ours))
 
 
 def _short(value: Any) -> str:
@@ -142,11 +153,17 @@ def read_config(workdir: Path) -> dict:
             f"{workdir} is not the workdir of a run (config.json: {error.strerror}): give the "
             "folder that train.py was called with."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it or start over.") from error
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or _is_deeper(config, 16):
         raise InputError(f"{path} is not the config of a run: restore it or start over.")
     return config
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether JSON values nest so deep that no config did, and Python may fail on them."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in parts)
 
 
 def write_json(path: Path, value: Any) -> None:

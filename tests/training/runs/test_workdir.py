@@ -43,3 +43,36 @@ def test_a_workdir_of_a_newer_version_is_left_alone(tmp_path):
         claim_workdir(tmp_path, to_dict(cifar()))
     with pytest.raises(InputError, match="The config has no field 'news'"):
         checkpoint_of(tmp_path, "latest")
+
+
+def test_one_place_written_in_several_ways_is_one_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    config = quickstart()
+    config.data.name, config.data.data_dir = "folder", "photos"
+    claim_workdir(tmp_path / "run", to_dict(config))
+    for same in ("photos/", "./photos", "link", str(tmp_path / "photos")):
+        config.data.data_dir = same
+        claim_workdir(tmp_path / "run", to_dict(config))
+    for other in ("", "photos/x"):
+        config.data.data_dir = other
+        with pytest.raises(InputError, match="data.data_dir is 'photos' there and"):
+            claim_workdir(tmp_path / "run", to_dict(config))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"model": ' * 3000, "is damaged"),
+        ('{"model": ' * 100 + "1" + "}" * 100, "is not the config of a run"),
+        ('{"epochs": 1' + "0" * 400 + "}", "epochs is 1000"),
+        ('{"a\\nb": 1}', r"'a\\nb' is 1 there"),
+        ('{"task": []}', "belongs to another config"),
+    ],
+)
+def test_a_damaged_config_is_told_in_one_line(tmp_path, content, sentence):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=sentence) as error:
+        claim_workdir(tmp_path, to_dict(quickstart()))
+    assert "\n" not in str(error.value)
