@@ -2,6 +2,7 @@
 # make quickstart  trains and evaluates a ShiftResNet on real digits
 # make test        the everyday tests; make test-slow, the slow ones; make test-all, both
 # make survival    kills and stops training runs dozens of times and compares what they learn
+# make fuzz        reads 10,000 damaged files and texts; slow cases, memory and exceptions are told
 # make lint        formatting, lint, the one-way imports and types
 # make docs        builds the documentation into build/site, strictly
 # make bench       speed of the shift on this device
@@ -17,7 +18,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: venv quickstart test test-slow test-all survival lint format docs bench clean
+.PHONY: venv quickstart test test-slow test-all survival fuzz lint format docs bench clean
 
 venv: $(VENV)/installed
 
@@ -42,6 +43,9 @@ test-all: test-slow test
 
 survival: venv
 	SHIFT_JAX_SURVIVAL=long $(BIN)/python -m pytest -s -m slow -k dozens tests/test_survival.py
+
+fuzz: venv
+	SHIFT_JAX_FUZZ=10000 $(BIN)/python -m pytest -s -n 0 tests/test_fuzz.py
 
 lint: venv
 	$(BIN)/ruff format --check .

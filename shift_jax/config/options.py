@@ -31,5 +31,6 @@ def literal(text: str) -> Any:
         value = ast.literal_eval(base)
         # In floats, where a huge power is an error at once; no argument takes a complex result.
         return math.pow(value, ast.literal_eval(exponent)) if power else value
-    except (ValueError, SyntaxError, TypeError, OverflowError):
+    # The last two are of Python's parser, about thousands of parentheses.
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
         return text

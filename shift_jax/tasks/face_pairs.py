@@ -52,7 +52,7 @@ def lfw_pairs(
         or no pair whose images both exist. Single images may be missing: see `Pairs.missing`.
     """
     lines = _lines(pairs_file)
-    header = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", lines[0])
+    header = re.fullmatch(r"\s*(\d{1,9})\s+(\d{1,9})\s*", lines[0])
     num_folds, half = map(int, header.groups()) if header else (0, 0)
     if not num_folds * half:
         raise InputError(
@@ -69,7 +69,8 @@ def lfw_pairs(
     for number, line in enumerate(lines[1:], start=2):
         fold, position = divmod(number - 2, 2 * half)
         same = position < half
-        pattern = r"(\S+)\s+(\d+)()\s+(\d+)" if same else r"(\S+)\s+(\d+)\s+(\S+)\s+(\d+)"
+        i_and_j = r"(\S+)\s+(\d{1,9})()\s+(\d{1,9})", r"(\S+)\s+(\d{1,9})\s+(\S+)\s+(\d{1,9})"
+        pattern = i_and_j[0 if same else 1]
         match = re.fullmatch(pattern, line.strip())
         name, i, other, j = match.groups() if match else ("", "", "", "")
         # A damaged line may also pair an image with itself, or a person as two.
@@ -146,7 +147,7 @@ def ytf_pairs(
         values = [value.strip() for value in line.split(",")]
         complete = len(values) == len(header)
         row = ",".join(values[column] for column in columns) if complete else ""
-        match = re.fullmatch(r"(\d+),([^/,]+/[^/,]+),([^/,]+/[^/,]+),([01])", row)
+        match = re.fullmatch(r"(\d{1,9}),([^/,]+/[^/,]+),([^/,]+/[^/,]+),([01])", row)
         if not match:
             raise InputError(
                 f"Line {number} of {splits_file} is {line.strip()[:80]!r}, expected the columns "

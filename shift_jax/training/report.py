@@ -92,8 +92,9 @@ def _draw(
 
 
 def _draw_curves(top: Axes, bottom: Axes, history: list[dict], steps_per_epoch: int) -> None:
-    train = [record for record in history if record["kind"] == "train"]
-    test = [record for record in history if record["kind"] == "eval"]
+    drawn = [record for record in history if {"loss", "top1"} <= record.keys()]
+    train = [record for record in drawn if record["kind"] == "train"]
+    test = [record for record in drawn if record["kind"] == "eval"]
     # Means over an epoch, since single batches are noise; over less if there are few epochs.
     window = max(1, min(steps_per_epoch, len(train) // 20))
     chunks = [train[i : i + window] for i in range(0, len(train) - window + 1, window)]

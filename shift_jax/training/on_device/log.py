@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from shift_jax.errors import InputError
 from shift_jax.training.log import Log
 from shift_jax.training.runs.history import History, read_history
 from shift_jax.training.runs.run import Run
@@ -168,7 +169,13 @@ def _read(workdir: Path) -> tuple[list[Epoch], list[Mapping[str, float]]]:
         if record["kind"] == "train":
             steps.append(metrics)
         else:
-            epochs.append(_epoch(steps, metrics))
+            try:
+                epochs.append(_epoch(steps, metrics))
+            except (KeyError, ZeroDivisionError) as error:
+                raise InputError(
+                    f"The history of {workdir} is damaged: step {record['step']} has an evaluation "
+                    "but not the loss and the accuracy of the steps before it; restore the file."
+                ) from error
             steps = []
     return epochs, steps
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shift_jax.errors import InputError
 from shift_jax.files import errors_naming, replaced_file
 
 
@@ -49,12 +50,33 @@ class History:
 
 
 def read_history(workdir: Path) -> list[dict]:
-    """Returns the lines of a run's history, without a last line that a crash cut off."""
+    """Returns the lines of a run's history, without a last line that a crash cut off.
+
+    Raises:
+      InputError: another line is damaged; writing would lose those after it.
+    """
     path = workdir / "history.jsonl"
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if _is_record(record):
+            records.append(record)
+        elif number < len(lines):
+            raise InputError(
+                f"Line {number} of {path} is damaged, expected the metrics of a step or of an "
+                "evaluation: restore the file, or remove the line."
+            )
     return records
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or value.get("kind") not in ("train", "eval"):
+        return False
+    if type(value.get("step")) is not int or not 0 <= value["step"] < 1 << 63:
+        return False
+    metrics = (each for name, each in value.items() if name not in ("kind", "split"))
+    return all(type(each) in (int, float) and not abs(each) >= 1 << 1000 for each in metrics)
