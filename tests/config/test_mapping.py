@@ -138,3 +138,9 @@ def test_a_task_that_is_not_a_text():
     for task in ([], {}, 3, None):
         with pytest.raises(InputError, match="task is .*expected one of classification"):
             from_dict({"task": task})
+
+
+def test_a_number_that_no_float_holds():
+    for name in ("epochs", "seed"):
+        with pytest.raises(InputError, match=f"^{name} is 1000"):
+            from_dict({"task": "classification", name: 10**400})

@@ -1,4 +1,4 @@
-from shift_jax.config import parse_options
+from shift_jax.config import literal, parse_options
 
 
 def test_options_are_read_as_python_values():

@@ -54,7 +54,8 @@ def claim_workdir(workdir: Path, config: dict, *, same_data: bool = False) -> No
     theirs, ours = flatten(_completed(read_config(workdir))), flatten(config)
     free = RUNTIME_ONLY_FIELDS if same_data else _runtime_only_fields(ours)
     different = [
-        f"{key if key.isprintable() else repr(key)} is {_short(theirs.get(key))} there and {_short(ours.get(key))} here"
+        f"{key if key.isprintable() else repr(key)} is {_short(theirs.get(key))} there and "
+        f"{_short(ours.get(key))} here"
         for key in sorted(theirs.keys() | ours.keys())
         if key not in free and not _is_same(key, theirs.get(key), ours.get(key))
     ]
