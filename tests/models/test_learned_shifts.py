@@ -145,7 +145,10 @@ def test_fe_net_is_that_of_the_authors(side):
     shape, model = (1, side, side, 3), create_model("fe_net")
     found = FOUND["networks"][f"fenet_1x_{side}"]
     variables = filled_fe_net(model, shape)
-    maps = quick_jit(model.clone(features_only=True).apply)(variables, hashed_images(shape))
+    both = [model.clone(features_only=True).apply, model.apply]
+    maps, logits = quick_jit(lambda *operands: [apply(*operands) for apply in both])(
+        variables, hashed_images(shape)
+    )
     for each in maps:
         if each.name in found["taps"]:
             expected, planes = (
@@ -155,4 +158,4 @@ def test_fe_net_is_that_of_the_authors(side):
             np.testing.assert_allclose(planes.mean(), expected["mean"], atol=2e-6, rtol=0)
             places = planes.ravel()[[0, planes.size // 3, planes.size // 2, planes.size - 1]]
             np.testing.assert_allclose(places, expected["v"], atol=2e-5, rtol=0)
-    check(quick_jit(model.apply)(variables, hashed_images(shape)), found)
+    check(logits, found)
