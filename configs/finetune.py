@@ -10,8 +10,9 @@ weights, or the folder of a run or of a checkpoint, such as one that `shift-jax 
 made; and perhaps, after a comma, image_size=N. --config.init_from="" begins from scratch instead.
 
 Reproduces: nothing in the paper.
-Expected: docs/finetuning.md has an example with its figures.
-Cost: 20 epochs of batches of 32.
+Expected: the example in docs/finetuning.md, ten classes with 50 images of 128×128 each, 82.2 % test
+top-1, where the same network from scratch reaches 48.4 %.
+Cost: 20 epochs of batches of 32; that example, 300 steps, six minutes of CPU time.
 """
 
 from ml_collections import ConfigDict
