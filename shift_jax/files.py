@@ -56,7 +56,7 @@ def usable_path(name: str, text: str | os.PathLike[str], *, any_bytes: bool = Fa
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
             raise InputError(
-                f"{text} cannot be created or written ({error.strerror}): choose another {name}."
+                f"{text} cannot exist ({error.strerror}): choose another {name}."
             ) from error
     return path
 

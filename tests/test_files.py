@@ -266,8 +266,8 @@ def test_a_usable_path_need_not_exist(monkeypatch, tmp_path):
         ("a\0b", r"is 'a\\x00b', which has a NUL"),
         ("\udce9", r"is '\\udce9', which is not UTF-8"),
         ("~nobody_of_this_name/x", "is .*, but no such home folder is known: write ./~nobody"),
-        ("{tmp}/file/x/y", r"/file/x/y cannot be .*Not a directory.* another --output"),
-        ("{tmp}/" + "x" * 300, "xx cannot be created or written .*name too long"),
+        ("{tmp}/file/x/y", r"/file/x/y cannot exist .*Not a directory.* another --output"),
+        ("{tmp}/" + "x" * 300, "xx cannot exist .*name too long"),
     ],
 )
 def test_an_unusable_path_is_refused(text, sentence, tmp_path):

@@ -44,11 +44,11 @@ def source(tmp_path):
         (["in/Bob", "."], "in/Bob, lies in the folder for the aligned faces, "),
         (
             ["in", "a file/out"],
-            r"a file/out cannot be created or written \(Not a dir.*: choose anoth",
+            r"a file/out cannot exist \(Not a dir.*: choose anoth",
         ),
-        (["in", "a file/a/out"], r"a/out cannot be created or written \(Not a directory\): choose"),
+        (["in", "a file/a/out"], r"a/out cannot exist \(Not a directory\): choose"),
         (["in", "circle"], r"circle cannot be created or written \(File exists\)"),
-        (["in", "n" * 300], r"nn cannot be created or written \(File name too long\)"),
+        (["in", "n" * 300], r"nn cannot exist \(File name too long\)"),
         (["in", "report is a folder"], r"\(Is a directory: report is a folder/align_report.csv\)"),
         pytest.param(
             *(

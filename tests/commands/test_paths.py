@@ -74,7 +74,7 @@ def test_every_text_in_a_config_is_a_path_or_known_to_be_none(task):
     [
         (["--workdir="], "^--workdir= has no value: give one.$"),
         (["--workdir={tmp}/\udce9"], r"^--workdir is '.*\\udce9', which is not UTF-8"),
-        (["--workdir={tmp}/file/run"], "/file/run cannot be .*: choose another --workdir"),
+        (["--workdir={tmp}/file/run"], "/file/run cannot exist .*: choose another --workdir"),
         (
             ["--workdir={tmp}/run", "--config.init_from={tmp}/\udce9"],
             "^'--config.init_from=.* is not UTF-8",

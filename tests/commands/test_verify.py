@@ -144,7 +144,7 @@ def test_bad_arguments_are_told_in_a_sentence(trained, arguments, message, monke
         ("folder", "folder is a folder: name a file, such as .*folder/faces.npz"),
         ("/proc/x.npz", "/proc/x.npz cannot be written .*: choose another --output"),
         ("/dev/null", "/dev/null is not a regular file: name a file"),
-        ("x" * 300, "x cannot be written .File name too long.: choose another --output"),
+        ("x" * 300, "x cannot exist .File name too long.: choose another --output"),
     ],
 )
 def test_the_output_is_tried_before_any_photo(trained, output, message, monkeypatch, tmp_path):

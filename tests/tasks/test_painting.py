@@ -58,15 +58,26 @@ def test_names_of_any_length(quick_styles, photo, tmp_path, monkeypatch):
     call(photo, "--style=a", f"--output={longest}")
     assert pixels_of(tmp_path / longest).shape == (5, 5, 3)
     for arguments, sentence in [
-        ((photo, f"--output={too_long}"), "cannot be written .File name too long.: name another"),
-        ((too_long, "--output=o.png"), "There is no photo o+"),
-        ((tmp_path, f"--output=../{too_long}"), "cannot be written .File name too long.: name"),
-        ((photo, f"--output={photo}/o.png"), "photo.png/o.png cannot be written .Not a dir"),
-        ((tmp_path, f"--output=../{too_long}/painted"), "The folder of .* does not exist"),
+        (
+            (photo, f"--output={too_long}"),
+            "cannot exist .File name too long.: choose another --output",
+        ),
+        ((too_long, "--output=o.png"), "cannot exist .File name too long.: choose another photo"),
+        (
+            (tmp_path, f"--output=../{too_long}"),
+            "cannot exist .File name too long.: choose another --ou",
+        ),
+        ((photo, f"--output={photo}/o.png"), "photo.png/o.png cannot exist .Not a dir"),
+        (
+            (tmp_path, f"--output=../{too_long}/painted"),
+            "cannot exist .File name too long.: choose another --ou",
+        ),
     ]:
         with pytest.raises(InputError, match=sentence):
             call("--style=a", *arguments)
-    with pytest.raises(InputError, match="There is no folder o+.png: name that of a run"):
+    with pytest.raises(
+        InputError, match="cannot exist .File name too long.: choose another --model"
+    ):
         call(photo, f"--model={too_long}", "--output=o.png")
     assert Negative.calls == 1
 

@@ -103,6 +103,7 @@ def test_the_network_learns_and_the_run_leaves_what_it_should(tiny_config, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoints",
         "config.json",
+        "data.json",
         "history.jsonl",
         "lock",
     ]
